@@ -1,0 +1,50 @@
+//! The header that the kernel writes in front of each captured packet.
+
+use crate::assert_size;
+
+/// Most bytes of one packet that are captured, link header included.
+///
+/// A perf record's length is a 16-bit field (`struct perf_event_header`, `include/uapi/linux/perf_event.h`),
+/// so a record cannot hold a packet beyond 64 KiB, and big TCP (kernel 5.19) makes GSO packets up to 512 KiB.
+/// What lies beyond is cut and counted as [`Verdict::EmittedCut`](crate::Verdict::EmittedCut). 256 bytes are
+/// left for the record's own header, [`EventHeader`] and alignment.
+pub const MAX_CAPTURE: u32 = 0xffff - 0xff;
+
+/// In front of each captured packet in the perf buffer; the packet follows from its link header on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventHeader {
+    /// When the classifier ran: `bpf_ktime_get_ns`, CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+    /// Interface index (`ifindex`) in the network namespace of the interface.
+    pub interface: u32,
+    /// Length of the packet on the wire from its link header on, in bytes.
+    pub wire_len: u32,
+    /// How many of those bytes follow this header; at most [`MAX_CAPTURE`].
+    pub captured_len: u32,
+    /// Bytes of link header (and 802.1Q tag) before the IP header.
+    pub link_len: u8,
+    /// One of [`direction`].
+    pub direction: u8,
+    /// One of [`side`].
+    pub side: u8,
+    /// One of [`protocol`](crate::protocol).
+    pub protocol: u8,
+}
+assert_size!(EventHeader, 24);
+
+/// Which way a packet goes, seen from the pod.
+pub mod direction {
+    /// The pod sent it: the host side of its veth receives it, `handle_ingress`.
+    pub const FROM_POD: u8 = 0;
+    /// It is on its way to the pod: the host side of its veth sends it, `handle_egress`.
+    pub const TO_POD: u8 = 1;
+}
+
+/// Why a packet was picked.
+pub mod side {
+    /// Its port at the pod is a listening port: the pod is the server.
+    pub const SERVER: u8 = 0;
+    /// Its remote address and port are an egress target: the pod is the client.
+    pub const CLIENT: u8 = 1;
+}

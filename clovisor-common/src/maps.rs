@@ -1,0 +1,138 @@
+//! Keys, values and names of the BPF maps. Every key starts with the interface index, so that one loaded
+//! pair of programs serves all interfaces of a node.
+//!
+//! Ports and interface indices are in host byte order, addresses in network byte order; an IPv4 address is
+//! kept as its IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
+
+use crate::assert_size;
+
+/// Names of maps and programs, as the original Clovisor has them.
+pub mod name {
+    /// Hash: [`PortKey`](super::PortKey) to [`protocol`](super::protocol); the agent writes, the kernel reads.
+    pub const PORTS: &str = "dports2proto";
+    /// Hash: [`EgressKey`](super::EgressKey) to [`protocol`](super::protocol); the agent writes, the kernel reads.
+    pub const EGRESS: &str = "egress_lookup_table";
+    /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel writes.
+    pub const SESSIONS: &str = "sessions";
+    /// Perf event array: [`EventHeader`](crate::EventHeader) and packet.
+    pub const EVENTS: &str = "packets";
+    /// Per-CPU array indexed by [`Verdict::index`](crate::Verdict::index), of packet counts (u64).
+    pub const VERDICTS: &str = "verdicts";
+    /// Classifier of what the pod sends.
+    pub const INGRESS: &str = "handle_ingress";
+    /// Classifier of what the pod receives.
+    pub const EGRESS_PROGRAM: &str = "handle_egress";
+}
+
+/// Protocol numbers, as the original Clovisor has them. Zero is never stored.
+pub mod protocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    pub const HTTP: u8 = 1;
+    /// TCP without a parser: one session a connection.
+    pub const TCP: u8 = 3;
+}
+
+/// The address of an [`EgressKey`] that matches any address.
+pub const ANY_ADDRESS: [u8; 16] = [0; 16];
+
+/// A listening port of the pod behind an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// Interface index.
+    pub interface: u32,
+    /// TCP port.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+}
+assert_size!(PortKey, 8);
+
+/// An outbound target of the pod behind an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EgressKey {
+    /// Interface index.
+    pub interface: u32,
+    /// Remote TCP port.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Remote address, or [`ANY_ADDRESS`].
+    pub address: [u8; 16],
+}
+assert_size!(EgressKey, 24);
+
+/// One TCP connection as seen at one interface, from the client's point of view.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// Address of the client.
+    pub client: [u8; 16],
+    /// Address of the server.
+    pub server: [u8; 16],
+    /// Port of the client.
+    pub client_port: u16,
+    /// Port of the server.
+    pub server_port: u16,
+    /// Interface index.
+    pub interface: u32,
+}
+assert_size!(SessionKey, 40);
+
+/// What the kernel recorded of a connection: the newest packet with payload of each direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionValue {
+    /// Kernel time of the newest packet of the client, nanoseconds; 0 if none was seen.
+    pub request_ns: u64,
+    /// Kernel time of the newest packet of the server, nanoseconds; 0 if none was seen.
+    pub response_ns: u64,
+}
+assert_size!(SessionValue, 16);
+
+/// A fragmented IP datagram. Only its first fragment has the ports, so the choice is kept for the others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// Identification (16 bits of IPv4, 32 bits of IPv6).
+    pub id: u32,
+    /// Interface index.
+    pub interface: u32,
+}
+assert_size!(FragmentKey, 40);
+
+/// The choice made on a datagram's first fragment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentValue {
+    /// One of [`side`](crate::side).
+    pub side: u8,
+    /// One of [`protocol`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+assert_size!(FragmentValue, 4);
+
+#[cfg(feature = "user")]
+mod pod {
+    //! aya copies these to and from the kernel byte by byte.
+    // SAFETY: repr(C), integers only, no padding (the sizes above are the sums of the fields), any bit
+    // pattern is valid.
+    unsafe impl aya::Pod for super::PortKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::EgressKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SessionKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SessionValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FragmentKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FragmentValue {}
+}

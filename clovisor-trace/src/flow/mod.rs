@@ -1,0 +1,287 @@
+//! One TCP connection as seen at one interface: two streams in causal order, and the protocol's conversation.
+//!
+//! It refuses to know protocols: bytes, gaps and ends go to a [`Conversation`], reports come back.
+
+mod stream;
+mod table;
+
+use std::net::SocketAddr;
+
+use stream::{Mark, Piece, Step, Stream, Taken};
+pub(crate) use table::{Admission, Context, Table};
+
+use crate::{
+    limits::Limits,
+    packet::{Packet, Segment, Side, Toward},
+    protocol::{Chunk, Conversation, End, Protocol, Report},
+    session::Session,
+};
+
+/// What tells one flow from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) interface: u32,
+    pub(crate) side: Side,
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+}
+
+impl Key {
+    pub(crate) fn new(packet: &Packet<'_>, segment: &Segment<'_>) -> Self {
+        let (client, server) = match packet.toward {
+            Toward::Server => (segment.source, segment.destination),
+            Toward::Client => (segment.destination, segment.source),
+        };
+        Self { interface: packet.interface, side: packet.side, client, server }
+    }
+}
+
+/// One connection.
+pub(crate) struct Flow {
+    key: Key,
+    protocol: Protocol,
+    streams: [Stream; 2],
+    /// How each stream ended, once it did.
+    finished: [bool; 2],
+    reset: bool,
+    conversation: Box<dyn Conversation>,
+    /// Reused for what the conversation reports.
+    reports: Vec<Report>,
+    /// When the last packet came.
+    pub(crate) last_ns: u64,
+    /// The deadline under which the table has filed it.
+    pub(crate) filed_ns: Option<u64>,
+    /// What the table has on its books for it.
+    pub(crate) booked: Booked,
+}
+
+/// What of a flow counts in the totals of its table.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Booked {
+    pub(crate) memory: usize,
+    /// Sessions begun and not reported.
+    pub(crate) open: u64,
+    /// Sessions begun.
+    pub(crate) begun: u64,
+}
+
+impl Booked {
+    /// Puts what a flow holds now in the place of what it held before.
+    fn replace(&mut self, before: Self, now: Self) {
+        self.memory = self.memory - before.memory + now.memory;
+        self.open = self.open - before.open + now.open;
+        self.begun = self.begun - before.begun + now.begun;
+    }
+}
+
+impl Flow {
+    pub(crate) fn new(key: Key, protocol: Protocol) -> Self {
+        Self {
+            key,
+            protocol,
+            streams: [Stream::new(), Stream::new()],
+            finished: [false; 2],
+            reset: false,
+            conversation: protocol.conversation(),
+            reports: Vec::new(),
+            last_ns: 0,
+            filed_ns: None,
+            booked: Booked::default(),
+        }
+    }
+
+    /// Whether both sides have said all, or one has cut the connection.
+    pub(crate) fn is_over(&self) -> bool {
+        self.reset || self.finished == [true; 2]
+    }
+
+    /// Whether a SYN with this sequence number begins another connection on the same ports.
+    pub(crate) fn is_renewed_by(&self, toward: Toward, seq: u32) -> bool {
+        // A SYN takes one sequence number, so the first byte of its connection is the next.
+        self.streams[toward as usize].first_seq().is_some_and(|first| first != seq.wrapping_add(1))
+    }
+
+    /// Sequence numbers of the first bytes, which name the connection.
+    fn first_seqs(&self) -> [Option<u32>; 2] {
+        self.streams.each_ref().map(Stream::first_seq)
+    }
+
+    /// Takes a segment in and hands on what has come into order by it.
+    pub(crate) fn segment(&mut self, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
+        let (now_ns, limits) = (cx.now_ns, cx.limits);
+        self.last_ns = now_ns;
+        self.conversation.packet(toward, now_ns, segment.payload_len.into());
+        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let acked = segment.ack.and_then(|ack| {
+            let acked = self.streams[opposite].offset(ack, now_ns)?;
+            self.streams[opposite].acknowledge(acked);
+            // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
+            if segment.syn {
+                self.streams[opposite].start(acked);
+            }
+            Some(acked)
+        });
+        let Some(mut offset) = self.streams[own].offset(segment.seq, now_ns) else {
+            cx.ledger.segments_out_of_window += 1;
+            return;
+        };
+        if segment.syn {
+            offset += 1;
+            self.streams[own].start(offset);
+        }
+        let piece = Piece {
+            offset,
+            time_ns: now_ns,
+            acked: acked.unwrap_or(0),
+            bytes: segment.payload,
+            cut: u64::from(segment.payload_len) - segment.payload.len() as u64,
+            mark: match (segment.rst, segment.fin) {
+                (true, _) => Mark::Reset,
+                (_, true) => Mark::Fin,
+                _ => Mark::None,
+            },
+            continued: false,
+        };
+        if segment.payload_len > 0 || piece.mark != Mark::None {
+            let done = self.streams[opposite].next();
+            match self.streams[own].take(&piece, done) {
+                Taken::Now(skip) => self.deliver(toward, &piece, skip, limits),
+                Taken::Queued => {}
+                Taken::Repeated => cx.ledger.segments_repeated += 1,
+            }
+        }
+        self.run(now_ns, limits);
+    }
+
+    /// Hands on all that is in order, and what has waited long enough.
+    pub(crate) fn run(&mut self, now_ns: u64, limits: &Limits) {
+        loop {
+            while self.deliver_ready(limits) {}
+            let Some(toward) =
+                Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].tick(now_ns, limits))
+            else {
+                // A stream that tick has just given a start may have pieces ready.
+                if self.deliver_ready(limits) {
+                    continue;
+                }
+                return;
+            };
+            if !self.force(toward, now_ns, limits) {
+                return;
+            }
+        }
+    }
+
+    /// The flow is over, for this reason: all that waits is handed on, holes as gaps, and all sessions reported.
+    pub(crate) fn end(&mut self, end: End, now_ns: u64, limits: &Limits) {
+        self.streams.iter_mut().filter(|stream| stream.next().is_none()).for_each(Stream::settle);
+        loop {
+            while self.deliver_ready(limits) {}
+            if self.is_over() || !Toward::BOTH.into_iter().any(|way| self.force(way, now_ns, limits)) {
+                break;
+            }
+        }
+        let end = match end {
+            _ if self.reset => End::Reset,
+            _ if self.finished == [true; 2] => End::Fin,
+            other => other,
+        };
+        self.conversation.end(end, self.last_ns, &mut self.reports);
+    }
+
+    fn deliver_ready(&mut self, limits: &Limits) -> bool {
+        let mut any = false;
+        for toward in Toward::BOTH {
+            let opposite = self.streams[toward.opposite() as usize].next();
+            if let Some(piece) = self.streams[toward as usize].pop(opposite) {
+                self.deliver(toward, &piece, 0, limits);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn force(&mut self, toward: Toward, now_ns: u64, limits: &Limits) -> bool {
+        match self.streams[toward as usize].force() {
+            Some(Step::Piece(piece)) => self.deliver(toward, &piece, 0, limits),
+            Some(Step::Gap(offset, len)) => {
+                self.conversation.gap(toward, offset, len, now_ns, &mut self.reports);
+                self.streams[toward as usize].advance(offset + len);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn deliver<B: AsRef<[u8]>>(&mut self, toward: Toward, piece: &Piece<B>, skip: usize, limits: &Limits) {
+        let Some(bytes) = piece.bytes.as_ref().get(skip..) else { return };
+        let offset = piece.offset + skip as u64;
+        if !bytes.is_empty() {
+            let chunk = Chunk {
+                toward,
+                time_ns: piece.time_ns,
+                offset,
+                acked: piece.acked,
+                bytes,
+                starts_packet: !piece.continued && skip == 0,
+            };
+            self.conversation.chunk(&chunk, limits, &mut self.reports);
+        }
+        let bytes_end = offset + bytes.len() as u64;
+        let from = bytes_end.max(self.streams[toward as usize].next().unwrap_or(0));
+        if piece.end() > from {
+            self.conversation.gap(toward, from, piece.end() - from, piece.time_ns, &mut self.reports);
+        }
+        match piece.mark {
+            Mark::None => self.streams[toward as usize].advance(piece.end()),
+            Mark::Fin => {
+                // FIN takes a sequence number of its own.
+                self.streams[toward as usize].advance(piece.end() + 1);
+                if !std::mem::replace(&mut self.finished[toward as usize], true) {
+                    self.conversation.fin(toward, piece.time_ns, &mut self.reports);
+                }
+            }
+            Mark::Reset => {
+                self.streams[toward as usize].advance(piece.end());
+                self.reset = true;
+            }
+        }
+    }
+
+    /// When [`run`](Self::run) has something to do, were no packet to come.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
+        self.streams.iter().filter_map(|stream| stream.deadline(limits)).min()
+    }
+
+    /// What it holds now.
+    pub(crate) fn holds(&self) -> Booked {
+        let streams: usize = self.streams.iter().map(Stream::memory).sum();
+        Booked {
+            memory: size_of::<Self>() + streams + self.conversation.memory(),
+            open: self.conversation.open(),
+            begun: self.conversation.begun(),
+        }
+    }
+
+    /// Takes the sessions that were reported since the last call.
+    pub(crate) fn take_sessions(&mut self) -> impl Iterator<Item = Session> + '_ {
+        let Self { reports, streams, key, protocol, .. } = self;
+        reports.drain(..).map(|report| Session {
+            interface: key.interface,
+            side: key.side,
+            protocol: *protocol,
+            client: key.client,
+            server: key.server,
+            start_ns: report.start_ns,
+            end_ns: report.end_ns.max(report.start_ns),
+            request_end_ns: report.request_end_ns,
+            response_start_ns: report.response_start_ns,
+            outcome: report.outcome,
+            request: report.request,
+            response: report.response,
+            missing_bytes: report.missing_bytes,
+            first_seq: streams[report.first.0 as usize].seq(report.first.1),
+            detail: report.detail,
+        })
+    }
+}

@@ -1,0 +1,272 @@
+//! One direction of a connection, put back into order (RFC 9293 section 3.4).
+//!
+//! Bytes are delivered once, in sequence, and not before the bytes of the opposite stream that their sender
+//! had acknowledged: the acknowledgement proves that those came first, whatever order packets reached us in.
+//! Bytes that are missing are never guessed: once the receiver has acknowledged them and the time for
+//! reordering is over, they are a gap, and a gap is an event of its own.
+//!
+//! Positions are 64-bit offsets, so that wrapping sequence numbers stop here.
+
+use std::collections::BTreeMap;
+
+use crate::limits::Limits;
+
+/// Offset of the first sequence number met, far from zero so that earlier bytes have offsets too.
+const ORIGIN: u64 = 1 << 33;
+/// A segment further off than TCP's largest window (RFC 7323 section 2.3) does not belong to the connection.
+const WINDOW: i64 = 1 << 30;
+/// What a queued piece costs beside its bytes.
+const PIECE_OVERHEAD: usize = 96;
+
+/// What ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    None,
+    Fin,
+    Reset,
+}
+
+/// Part of a stream from one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece<B> {
+    pub(crate) offset: u64,
+    pub(crate) time_ns: u64,
+    /// How far its sender had acknowledged the opposite stream; 0 if it said nothing.
+    pub(crate) acked: u64,
+    pub(crate) bytes: B,
+    /// Bytes behind `bytes` that the segment had on the wire but the capture cut.
+    pub(crate) cut: u64,
+    pub(crate) mark: Mark,
+    /// Whether a part of the segment was delivered before.
+    pub(crate) continued: bool,
+}
+
+impl<B: AsRef<[u8]>> Piece<B> {
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.bytes.as_ref().len() as u64 + self.cut
+    }
+}
+
+/// What is next in a stream.
+pub(crate) enum Step {
+    /// Deliver this.
+    Piece(Piece<Vec<u8>>),
+    /// Bytes from the offset on, so many, were not captured.
+    Gap(u64, u64),
+}
+
+/// How an incoming piece was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is next: deliver it now, its first so many bytes left out, without a copy.
+    Now(usize),
+    /// It waits for its turn.
+    Queued,
+    /// All of it was delivered before.
+    Repeated,
+}
+
+/// One direction of a connection.
+pub(crate) struct Stream {
+    /// A sequence number and its offset, from which others are reckoned.
+    anchor: Option<(u32, u64)>,
+    /// Next offset to deliver, once the start of the stream is known.
+    next: Option<u64>,
+    /// Sequence number of the first byte, or of the first one met.
+    first_seq: Option<u32>,
+    /// Highest offset that the receiver has acknowledged.
+    acked: u64,
+    queue: BTreeMap<u64, Piece<Vec<u8>>>,
+    queued: usize,
+    /// When the first sign of the stream was seen, while its start is not known.
+    met_ns: Option<u64>,
+    /// Since when bytes are missing that the receiver has.
+    stalled_ns: Option<u64>,
+}
+
+impl Stream {
+    pub(crate) fn new() -> Self {
+        Self {
+            anchor: None,
+            next: None,
+            first_seq: None,
+            acked: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            met_ns: None,
+            stalled_ns: None,
+        }
+    }
+
+    /// Offset of a sequence number; `None` if it is too far off to be of this connection.
+    pub(crate) fn offset(&mut self, seq: u32, now_ns: u64) -> Option<u64> {
+        let (anchor, at) = *self.anchor.get_or_insert((seq, ORIGIN));
+        self.met_ns.get_or_insert(now_ns);
+        let distance = i64::from(seq.wrapping_sub(anchor).cast_signed());
+        (distance.abs() <= WINDOW).then(|| at.saturating_add_signed(distance))
+    }
+
+    /// Sequence number at an offset.
+    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are offsets modulo 2^32")]
+    pub(crate) fn seq(&self, offset: u64) -> u32 {
+        self.anchor.map_or(0, |(anchor, at)| anchor.wrapping_add(offset.wrapping_sub(at) as u32))
+    }
+
+    /// The stream starts at this offset: its SYN was seen, or the other side's acknowledgement of it.
+    pub(crate) fn start(&mut self, offset: u64) {
+        if self.next.is_none() {
+            self.next = Some(offset);
+            self.first_seq = Some(self.seq(offset));
+        }
+    }
+
+    /// The receiver has acknowledged all before this offset.
+    pub(crate) fn acknowledge(&mut self, offset: u64) {
+        self.acked = self.acked.max(offset);
+    }
+
+    /// Sequence number of the first byte, once it is known; it names the connection.
+    pub(crate) fn first_seq(&self) -> Option<u32> {
+        self.first_seq
+    }
+
+    /// Next offset to deliver, once the start is known.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Takes a piece in. `opposite` is how far the opposite stream was delivered.
+    pub(crate) fn take<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>, opposite: Option<u64>) -> Taken {
+        if let Some(next) = self.next {
+            if piece.end() < next || (piece.end() == next && piece.mark == Mark::None) {
+                return Taken::Repeated;
+            }
+            if piece.offset <= next
+                && self.queue.is_empty()
+                && opposite.is_some_and(|done| piece.acked <= done)
+            {
+                let skip = usize::try_from(next - piece.offset).unwrap_or(usize::MAX);
+                return Taken::Now(skip.min(piece.bytes.as_ref().len()));
+            }
+        }
+        self.enqueue(piece)
+    }
+
+    fn enqueue<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>) -> Taken {
+        if let Some(held) = self.queue.get(&piece.offset) {
+            // The longer one has all that the shorter has; a mark is never given up for bytes.
+            let better = piece.end() > held.end() || (piece.end() == held.end() && piece.cut < held.cut);
+            if !better && (piece.mark == Mark::None || held.mark != Mark::None) {
+                return Taken::Repeated;
+            }
+        }
+        let owned = Piece {
+            offset: piece.offset,
+            time_ns: piece.time_ns,
+            acked: piece.acked,
+            bytes: piece.bytes.as_ref().to_vec(),
+            cut: piece.cut,
+            mark: piece.mark,
+            continued: piece.continued,
+        };
+        self.queued += owned.bytes.len() + PIECE_OVERHEAD;
+        if let Some(old) = self.queue.insert(owned.offset, owned) {
+            self.queued -= old.bytes.len() + PIECE_OVERHEAD;
+        }
+        Taken::Queued
+    }
+
+    /// Notes that all before `offset` is dealt with.
+    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are offsets modulo 2^32")]
+    pub(crate) fn advance(&mut self, offset: u64) {
+        self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
+        // The anchor follows, so that no distance ever reaches half of the sequence space.
+        if let Some((seq, at)) = &mut self.anchor {
+            *seq = seq.wrapping_add(offset.saturating_sub(*at) as u32);
+            *at = offset.max(*at);
+        }
+        if self.acked <= offset {
+            self.stalled_ns = None;
+        }
+    }
+
+    /// The next piece, if it may be delivered: it is in order, and `opposite` has reached what it acknowledges.
+    pub(crate) fn pop(&mut self, opposite: Option<u64>) -> Option<Piece<Vec<u8>>> {
+        let next = self.next?;
+        loop {
+            let entry = self.queue.first_entry()?;
+            let piece = entry.get();
+            if piece.end() < next || (piece.end() == next && piece.mark == Mark::None) {
+                self.queued -= entry.remove().bytes.len() + PIECE_OVERHEAD;
+                continue;
+            }
+            let ready = piece.offset <= next && opposite.is_some_and(|done| piece.acked <= done);
+            return ready.then(|| self.unqueue(next)).flatten();
+        }
+    }
+
+    /// Takes the first piece off the queue, without what was delivered before.
+    fn unqueue(&mut self, next: u64) -> Option<Piece<Vec<u8>>> {
+        let (_, mut piece) = self.queue.pop_first()?;
+        self.queued -= piece.bytes.len() + PIECE_OVERHEAD;
+        let (end, bytes_end) = (piece.end(), piece.offset + piece.bytes.len() as u64);
+        let skip =
+            usize::try_from(next.saturating_sub(piece.offset)).unwrap_or(usize::MAX).min(piece.bytes.len());
+        piece.bytes.drain(..skip);
+        piece.continued |= skip > 0;
+        piece.cut = end - bytes_end.max(next).min(end);
+        piece.offset = piece.offset.max(next);
+        Some(piece)
+    }
+
+    /// Moves on at all costs: past the hole, or past the wait for the opposite stream. `None` if nothing waits.
+    pub(crate) fn force(&mut self) -> Option<Step> {
+        let next = self.next?;
+        let first = self.queue.first_key_value().map(|(offset, _)| *offset);
+        let reach = match first {
+            Some(offset) if offset <= next => return self.unqueue(next).map(Step::Piece),
+            Some(offset) => offset,
+            None => self.acked,
+        };
+        // A gap whose end only a keep-alive or a stray acknowledgement tells is as real as any other.
+        (reach > next).then(|| Step::Gap(next, reach - next))
+    }
+
+    /// Looks at the clock: fixes the start of a stream met in its middle, and says whether a hole has waited
+    /// long enough that [`force`](Self::force) is due.
+    pub(crate) fn tick(&mut self, now_ns: u64, limits: &Limits) -> bool {
+        if self.next.is_none() && self.met_ns.is_some_and(|met| met + limits.settle_ns <= now_ns) {
+            self.settle();
+        }
+        let Some(next) = self.next else { return false };
+        if self.acked <= next && self.queued <= limits.stream {
+            self.stalled_ns = None;
+            return false;
+        }
+        let since = *self.stalled_ns.get_or_insert(now_ns);
+        self.queued > limits.stream || since + limits.reorder_ns <= now_ns
+    }
+
+    /// Takes the earliest sign of the stream as its start.
+    pub(crate) fn settle(&mut self) {
+        let first = self.queue.first_key_value().map(|(offset, _)| *offset);
+        let acked = (self.acked > 0).then_some(self.acked);
+        if let Some(start) = first.into_iter().chain(acked).min() {
+            self.start(start);
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
+        if self.next.is_none() {
+            let waits = !self.queue.is_empty() || self.acked > 0;
+            return self.met_ns.filter(|_| waits).map(|met| met + limits.settle_ns);
+        }
+        self.stalled_ns.map(|since| since + limits.reorder_ns)
+    }
+
+    /// Bytes of memory held in the queue.
+    pub(crate) fn memory(&self) -> usize {
+        self.queued
+    }
+}

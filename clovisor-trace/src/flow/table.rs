@@ -1,0 +1,218 @@
+//! All flows that are followed, and those that have just ended.
+//!
+//! Bounded in number and memory: the flow that was silent longest makes room. A connection that has ended is
+//! remembered for a while, so that a late repetition of its segments does not look like a new one.
+
+use std::collections::BTreeSet;
+
+use hashlink::LinkedHashMap;
+
+use super::{Booked, Flow, Key};
+use crate::{
+    ledger::Ledger,
+    limits::Limits,
+    outbox::Outbox,
+    packet::{Packet, Segment, Toward},
+    protocol::End,
+};
+
+/// What the table works with and for.
+pub(crate) struct Context<'a> {
+    pub(crate) now_ns: u64,
+    pub(crate) limits: &'a Limits,
+    pub(crate) ledger: &'a mut Ledger,
+    pub(crate) out: &'a mut Outbox,
+}
+
+/// A connection that has ended.
+struct Ended {
+    at_ns: u64,
+    /// Sequence numbers of the first bytes of its streams.
+    first_seq: [Option<u32>; 2],
+}
+
+/// What a segment without a flow deserves.
+pub(crate) enum Admission {
+    /// It has a flow, or now got one.
+    Flow,
+    /// It belongs to a connection that has ended.
+    AfterEnd,
+    /// It says nothing that a flow could start from.
+    Stray,
+}
+
+/// The flows, least recently active first.
+pub(crate) struct Table {
+    flows: LinkedHashMap<Key, Box<Flow>>,
+    ended: LinkedHashMap<Key, Ended>,
+    deadlines: BTreeSet<(u64, Key)>,
+    total: Booked,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self {
+            flows: LinkedHashMap::new(),
+            ended: LinkedHashMap::new(),
+            deadlines: BTreeSet::new(),
+            total: Booked::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Sessions that have begun and not ended.
+    pub(crate) fn open_sessions(&self) -> u64 {
+        self.total.open
+    }
+
+    /// Sessions that have begun, ended ones included.
+    pub(crate) fn begun_sessions(&self) -> u64 {
+        self.total.begun
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.total.memory
+    }
+
+    /// Gives a segment to its flow, which it may begin or end.
+    pub(crate) fn segment(
+        &mut self,
+        packet: &Packet<'_>,
+        segment: &Segment<'_>,
+        cx: &mut Context<'_>,
+    ) -> Admission {
+        let key = Key::new(packet, segment);
+        if segment.syn && !segment.rst {
+            if self.flows.get(&key).is_some_and(|flow| flow.is_renewed_by(packet.toward, segment.seq)) {
+                self.finish(&key, End::Capture, cx);
+            }
+        }
+        if !self.flows.contains_key(&key) {
+            match self.admit(&key, packet.toward, segment) {
+                Admission::Flow => self.insert(key, packet, cx),
+                refused => return refused,
+            }
+        }
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.segment(packet.toward, segment, cx);
+            cx.out.extend(flow.take_sessions());
+        }
+        self.flows.to_back(&key);
+        self.settle_accounts(&key, cx);
+        Admission::Flow
+    }
+
+    fn admit(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>) -> Admission {
+        if let Some(ended) = self.ended.get(key) {
+            let repeated = ended.first_seq[toward as usize] == Some(segment.seq.wrapping_add(1));
+            if !segment.syn || repeated {
+                return Admission::AfterEnd;
+            }
+            self.ended.remove(key);
+        }
+        if segment.payload_len == 0 && !segment.syn { Admission::Stray } else { Admission::Flow }
+    }
+
+    fn insert(&mut self, key: Key, packet: &Packet<'_>, cx: &mut Context<'_>) {
+        while self.flows.len() >= cx.limits.flows.max(1) {
+            self.evict(cx);
+        }
+        cx.ledger.flows_begun += 1;
+        self.flows.insert(key, Box::new(Flow::new(key, packet.protocol)));
+    }
+
+    fn evict(&mut self, cx: &mut Context<'_>) {
+        if let Some(oldest) = self.flows.front().map(|(key, _)| *key) {
+            cx.ledger.flows_evicted += 1;
+            self.finish(&oldest, End::Limit, cx);
+        }
+    }
+
+    /// Brings totals and deadlines up to date with a flow that has changed.
+    fn settle_accounts(&mut self, key: &Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let holds = flow.holds();
+        self.total.replace(std::mem::replace(&mut flow.booked, holds), holds);
+        let deadline = flow.deadline(cx.limits);
+        if deadline != flow.filed_ns {
+            if let Some(old) = flow.filed_ns {
+                self.deadlines.remove(&(old, *key));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, *key));
+            }
+            flow.filed_ns = deadline;
+        }
+        if flow.is_over() {
+            self.finish(key, End::Fin, cx);
+        }
+        while self.total.memory > cx.limits.memory && self.flows.len() > 1 {
+            self.evict(cx);
+        }
+    }
+
+    /// Ends a flow, reports its sessions and remembers that it was there.
+    fn finish(&mut self, key: &Key, end: End, cx: &mut Context<'_>) {
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        flow.end(end, cx.now_ns, cx.limits);
+        cx.out.extend(flow.take_sessions());
+        cx.ledger.flows_ended += 1;
+        self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
+        if let Some(filed) = flow.filed_ns {
+            self.deadlines.remove(&(filed, *key));
+        }
+        if flow.is_over() {
+            self.ended.insert(*key, Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs() });
+            if self.ended.len() > cx.limits.flows {
+                self.ended.pop_front();
+            }
+        }
+    }
+
+    /// Looks at the clock: holes that have waited, flows that are silent, ends that may be forgotten.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        while let Some((due, key)) = self.deadlines.first().copied().filter(|(due, _)| *due <= cx.now_ns) {
+            let Some(flow) = self.flows.get_mut(&key) else {
+                self.deadlines.remove(&(due, key));
+                continue;
+            };
+            flow.run(cx.now_ns, cx.limits);
+            cx.out.extend(flow.take_sessions());
+            // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
+            if flow.deadline(cx.limits) == Some(due) {
+                flow.filed_ns = None;
+                self.deadlines.remove(&(due, key));
+            } else {
+                self.settle_accounts(&key, cx);
+            }
+        }
+        while let Some(key) = self
+            .flows
+            .front()
+            .filter(|(_, flow)| flow.last_ns + cx.limits.idle_ns <= cx.now_ns)
+            .map(|(key, _)| *key)
+        {
+            cx.ledger.flows_idle += 1;
+            self.finish(&key, End::Idle, cx);
+        }
+        while self.ended.front().is_some_and(|(_, ended)| ended.at_ns + cx.limits.linger_ns <= cx.now_ns) {
+            self.ended.pop_front();
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do that a session waits for.
+    pub(crate) fn poll_timeout(&self, limits: &Limits) -> Option<u64> {
+        let idle = self.flows.front().map(|(_, flow)| flow.last_ns + limits.idle_ns);
+        self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
+    }
+
+    /// Tracing ends: every flow does.
+    pub(crate) fn finish_all(&mut self, cx: &mut Context<'_>) {
+        while let Some(key) = self.flows.front().map(|(key, _)| *key) {
+            self.finish(&key, End::Capture, cx);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Packets and time in, request/response sessions and spans out.
+//!
+//! The crate is pure: no sockets, files, clocks, threads, environment or logging. Time is an argument. It is
+//! total over hostile bytes (counted, never a panic) and bounded by [`Limits`]. The kernel, a capture file and
+//! a test feed it alike:
+//!
+//! ```text
+//! Packet -> decode -> Segment -> Flow { Stream x 2 } -> Conversation (HTTP/1, TCP) -> Session -> Span
+//! ```
+//!
+//! [`Tracer`] takes packets in and gives sessions out; [`SpanBuilder`] makes spans of them; [`capture`] reads
+//! pcap and pcapng files; [`Rules`] picks packets of a file the way the kernel picks live ones.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+mod context;
+mod flow;
+mod id;
+mod ledger;
+mod limits;
+mod outbox;
+mod packet;
+mod protocol;
+mod select;
+mod semconv;
+mod session;
+mod span;
+mod tracer;
+
+pub use ledger::{Imbalance, Ledger};
+pub use limits::Limits;
+pub use packet::{Packet, Side, Toward};
+pub use protocol::{
+    Protocol, UnknownProtocol, from_port_name,
+    http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},
+};
+pub use select::{EgressRule, PortRule, Rules};
+pub use semconv::{Semconv, SpanBuilder, UnknownSemconv};
+pub use session::{Detail, Outcome, Session, Transfer};
+pub use span::{Attributes, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
+pub use tracer::Tracer;

@@ -1,0 +1,108 @@
+//! Bytes to a TCP segment. Total: any bytes give a segment, a fragment, or a named reason why not.
+//!
+//! It refuses to check checksums: a veth carries packets whose checksum the kernel has yet to fill in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{IpNumber, Ipv6ExtensionSlice, LaxIpSlice, TcpSlice};
+
+use super::{Fragment, Packet, Segment};
+
+/// What a packet turned out to be.
+pub(crate) enum Decoded<'a> {
+    Segment(Segment<'a>),
+    Fragment(Fragment<'a>),
+    NotTcp,
+    Malformed,
+}
+
+/// Takes a packet from its IP header on apart.
+pub(crate) fn decode<'a>(packet: &Packet<'a>) -> Decoded<'a> {
+    let Ok((ip, _stop)) = LaxIpSlice::from_slice(packet.data) else {
+        return Decoded::Malformed;
+    };
+    let payload = ip.payload();
+    if payload.ip_number != IpNumber::TCP {
+        return Decoded::NotTcp;
+    }
+    if payload.fragmented {
+        return fragment(&ip, packet).map_or(Decoded::Malformed, Decoded::Fragment);
+    }
+    // Where the payload starts; both slices lie in the same packet.
+    let offset = payload.payload.as_ptr().addr().saturating_sub(packet.data.as_ptr().addr());
+    let ip_payload_len =
+        declared_len(&ip, offset).unwrap_or(packet.wire_len as usize - offset.min(packet.wire_len as usize));
+    segment(ip.source_addr(), ip.destination_addr(), payload.payload, ip_payload_len)
+        .map_or(Decoded::Malformed, Decoded::Segment)
+}
+
+/// Takes the TCP part of a packet, or of a datagram put together from fragments, apart.
+///
+/// `ip_payload_len` is the length of the TCP part on the wire, of which `bytes` may be a cut.
+pub(crate) fn segment(
+    source: IpAddr,
+    destination: IpAddr,
+    bytes: &[u8],
+    ip_payload_len: usize,
+) -> Option<Segment<'_>> {
+    let tcp = TcpSlice::from_slice(bytes).ok()?;
+    let payload = tcp.payload();
+    let header_len = bytes.len() - payload.len();
+    // Link padding can follow the packet, so what lies beyond the declared length is not payload.
+    let payload_len = ip_payload_len.checked_sub(header_len)?;
+    // The payload starts behind the header in `bytes`, whose lifetime the slice's accessor would shorten.
+    let payload = bytes.get(header_len..)?;
+    Some(Segment {
+        source: SocketAddr::new(source, tcp.source_port()),
+        destination: SocketAddr::new(destination, tcp.destination_port()),
+        seq: tcp.sequence_number(),
+        ack: tcp.ack().then(|| tcp.acknowledgment_number()),
+        syn: tcp.syn(),
+        fin: tcp.fin(),
+        rst: tcp.rst(),
+        payload: &payload[..payload.len().min(payload_len)],
+        payload_len: u32::try_from(payload_len).ok()?,
+    })
+}
+
+/// Length of the IP payload by the header's own length field; `None` where the field says nothing, as in
+/// packets beyond 64 KiB (RFC 2675 section 3, and Linux's big TCP, which leaves zero in both versions).
+fn declared_len(ip: &LaxIpSlice<'_>, payload_offset: usize) -> Option<usize> {
+    let total = match ip {
+        LaxIpSlice::Ipv4(v4) => usize::from(v4.header().total_len()),
+        LaxIpSlice::Ipv6(v6) => match v6.header().payload_length() {
+            0 => 0,
+            length => usize::from(length) + etherparse::Ipv6Header::LEN,
+        },
+    };
+    total.checked_sub(payload_offset)
+}
+
+/// The fragment that a packet carries.
+fn fragment<'a>(ip: &LaxIpSlice<'a>, packet: &Packet<'a>) -> Option<Fragment<'a>> {
+    let (id, offset, more) = match ip {
+        LaxIpSlice::Ipv4(v4) => {
+            let header = v4.header();
+            (u32::from(header.identification()), header.fragments_offset(), header.more_fragments())
+        }
+        LaxIpSlice::Ipv6(v6) => {
+            v6.extensions().clone().into_iter().find_map(|extension| match extension {
+                Ipv6ExtensionSlice::Fragment(f) => {
+                    Some((f.identification(), f.fragment_offset(), f.more_fragments()))
+                }
+                _ => None,
+            })?
+        }
+    };
+    // A fragment that the capture cut leaves a hole that nothing would fill.
+    (!ip.payload().incomplete).then(|| Fragment {
+        source: ip.source_addr(),
+        destination: ip.destination_addr(),
+        id,
+        offset,
+        more,
+        interface: packet.interface,
+        toward: packet.toward,
+        payload: ip.payload().payload,
+    })
+}

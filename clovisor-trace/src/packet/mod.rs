@@ -1,0 +1,80 @@
+//! What comes in: one packet from its IP header up, and why it was picked.
+//!
+//! It refuses to choose packets; that was done in the kernel, or by [`Rules`](crate::Rules) for a capture.
+
+mod decode;
+mod fragment;
+
+use std::net::SocketAddr;
+
+pub(crate) use decode::{Decoded, decode, segment};
+pub(crate) use fragment::{Datagrams, Fragment};
+
+use crate::protocol::Protocol;
+
+/// Whether the pod behind the interface is the server or the client of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The pod listens on the port.
+    Server,
+    /// The pod connects to an egress target.
+    Client,
+}
+
+/// Which way bytes travel; names one of the two streams of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Toward {
+    /// From the client: requests.
+    Server,
+    /// From the server: responses.
+    Client,
+}
+
+impl Toward {
+    /// Both ways.
+    pub const BOTH: [Self; 2] = [Self::Server, Self::Client];
+
+    /// The other way.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Server => Self::Client,
+            Self::Client => Self::Server,
+        }
+    }
+}
+
+/// One packet that was picked.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// When it was seen, in nanoseconds of any monotonic clock; sessions carry the same clock.
+    pub time_ns: u64,
+    /// Index of the interface; it is handed on to the session and tells flows of interfaces apart.
+    pub interface: u32,
+    /// Whether the pod is server or client.
+    pub side: Side,
+    /// Which way it travels.
+    pub toward: Toward,
+    /// How its flow is to be parsed; the first packet of a flow decides.
+    pub protocol: Protocol,
+    /// Length on the wire from the IP header on, in bytes; `data` is shorter where the capture cut it.
+    pub wire_len: u32,
+    /// The packet from its IP header on.
+    pub data: &'a [u8],
+}
+
+/// The TCP part of a packet (RFC 9293 section 3.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment<'a> {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) seq: u32,
+    /// Acknowledgement number, where the ACK flag is set.
+    pub(crate) ack: Option<u32>,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    pub(crate) payload: &'a [u8],
+    /// Length of the payload on the wire; `payload` is shorter where the capture cut it.
+    pub(crate) payload_len: u32,
+}

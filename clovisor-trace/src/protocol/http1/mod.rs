@@ -1,0 +1,145 @@
+//! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): requests and responses of one connection, paired.
+//!
+//! A response answers the oldest request without one (RFC 9112 section 9.3.2), and never one of which its
+//! sender had not acknowledged a byte. Where bytes are missing or make no sense, the exchanges that they hit
+//! say so, and reading goes on at the next packet that starts like a message.
+
+mod body;
+mod exchange;
+mod head;
+mod reader;
+mod request;
+mod response;
+
+use std::collections::VecDeque;
+
+use exchange::Pending;
+pub use exchange::{Exchange, MOST_INTERIM};
+pub use head::{Framing, RequestHead, ResponseHead};
+use reader::{Kind, Reader};
+
+use super::{Chunk, Conversation, End, Report};
+use crate::{limits::Limits, packet::Toward, session::Outcome};
+
+/// The HTTP/1 machine of one connection.
+pub(crate) struct Http1 {
+    requests: Reader,
+    responses: Reader,
+    /// Exchanges whose request was at least begun, oldest first. The newest may still be in its request.
+    pending: VecDeque<Pending>,
+    /// A response under way to which no request was seen.
+    orphan: Option<Pending>,
+    /// Where and when the bytes came that wait for the answer to a request for another protocol.
+    held: Option<Held>,
+    /// Exchanges begun.
+    begun: u64,
+    /// Bytes held in `pending`.
+    pending_memory: usize,
+    /// Requests that nobody could read came since the newest in `pending`.
+    requests_lost: bool,
+    /// Where the responses got out of step, until the next one that can be told.
+    responses_lost: Option<u64>,
+}
+
+/// The first of the bytes in [`State::Hold`](reader::State::Hold).
+#[derive(Clone, Copy)]
+struct Held {
+    offset: u64,
+    time_ns: u64,
+    acked: u64,
+}
+
+impl Http1 {
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: Reader::new(Kind::Request),
+            responses: Reader::new(Kind::Response),
+            pending: VecDeque::new(),
+            orphan: None,
+            held: None,
+            begun: 0,
+            pending_memory: 0,
+            requests_lost: false,
+            responses_lost: None,
+        }
+    }
+
+    /// Whether the newest exchange is still in its request.
+    fn in_request(&self) -> bool {
+        self.pending.back().is_some_and(|newest| !newest.request_over)
+    }
+
+    /// Takes the oldest exchange off.
+    fn take_front(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.pending_memory = self.pending.iter().map(Pending::memory).sum();
+        Some(pending)
+    }
+
+    /// Reports what is complete.
+    fn report_done(&mut self, out: &mut Vec<Report>) {
+        if self.pending.front().is_some_and(|oldest| oldest.response_done && oldest.request_over) {
+            out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
+        }
+    }
+
+    /// Reports the oldest exchanges that have no response yet, as many as `count`.
+    fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Vec<Report>) {
+        for _ in 0..count {
+            out.extend(self.take_front().map(|lost| lost.report(outcome)));
+        }
+    }
+}
+
+impl Conversation for Http1 {
+    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+        match chunk.toward {
+            Toward::Server => self.request_bytes(chunk, limits, out),
+            Toward::Client => self.response_bytes(chunk, limits, out),
+        }
+    }
+
+    fn gap(&mut self, toward: Toward, offset: u64, len: u64, _time_ns: u64, out: &mut Vec<Report>) {
+        match toward {
+            Toward::Server => self.request_gap(len, out),
+            Toward::Client => self.response_gap(offset, len, out),
+        }
+    }
+
+    fn fin(&mut self, toward: Toward, time_ns: u64, out: &mut Vec<Report>) {
+        if toward == Toward::Client {
+            self.responses_end(time_ns, out);
+        }
+    }
+
+    fn end(&mut self, end: End, time_ns: u64, out: &mut Vec<Report>) {
+        let outcome = match end {
+            End::Fin => Outcome::Closed,
+            End::Reset => Outcome::Reset,
+            End::Idle => Outcome::Timeout,
+            End::Limit => Outcome::Truncated,
+            End::Capture => Outcome::ResponseUnobserved,
+        };
+        if end == End::Fin {
+            self.responses_end(time_ns, out);
+        }
+        out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
+        while let Some(left) = self.take_front() {
+            let done = left.response_done;
+            out.push(left.report(if done { Outcome::Complete } else { outcome }));
+        }
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    fn open(&self) -> u64 {
+        self.pending.len() as u64 + u64::from(self.orphan.is_some())
+    }
+
+    fn memory(&self) -> usize {
+        let orphan = self.orphan.as_ref().map_or(0, Pending::memory);
+        size_of::<Self>() + self.requests.memory() + self.responses.memory() + self.pending_memory + orphan
+    }
+}

@@ -1,0 +1,220 @@
+//! One direction of an HTTP/1 connection: where heads and bodies begin and end.
+//!
+//! It refuses to interpret heads: a whole head is handed out, and whoever knows the request says how the
+//! body that follows is framed.
+
+use super::body::{Body, Read};
+
+/// Longest method that is taken for one when looking whether bytes can be a request.
+const LONGEST_METHOD: usize = 32;
+
+/// Which kind of message the direction carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Response,
+}
+
+/// What the next bytes of a direction are.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Between messages, or in a head of which these bytes are here.
+    Head(Vec<u8>),
+    /// In a body.
+    Body(Body),
+    /// Behind a request that asked for another protocol: nobody knows until the response. Bytes so far.
+    Hold(Vec<u8>),
+    /// Another protocol.
+    Tunnel,
+    /// Out of step; the next packet that starts like a message may bring it back.
+    Lost,
+}
+
+/// What the bytes at the front of a chunk turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// Line ends before a message, which RFC 9112 section 2.2 lets pass.
+    Nothing(usize),
+    /// So many bytes of a head that goes on.
+    HeadPart(usize),
+    /// So many bytes that made a head whole; here it is.
+    Head(usize, std::borrow::Cow<'a, [u8]>),
+    /// So many bytes of a body that goes on.
+    BodyPart(usize),
+    /// So many bytes that ended a body.
+    BodyEnd(usize),
+    /// Bytes of something else: to be passed over.
+    Foreign(usize),
+    /// Bytes that are kept until it is known what they are.
+    Held(usize),
+    /// These cannot be of this protocol, or are too many.
+    Invalid,
+}
+
+/// Reads one direction.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    kind: Kind,
+    pub(crate) state: State,
+}
+
+impl Reader {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, state: State::Head(Vec::new()) }
+    }
+
+    /// Looks at the front of `bytes`, of which at least one is there.
+    pub(crate) fn read<'a>(&mut self, bytes: &'a [u8], longest_head: usize) -> Event<'a> {
+        let kind = self.kind;
+        match &mut self.state {
+            State::Head(held) => read_head(kind, held, bytes, longest_head),
+            State::Body(body) => match body.read(bytes) {
+                Read::All => Event::BodyPart(bytes.len()),
+                Read::Done(taken) => Event::BodyEnd(taken),
+                Read::Invalid => Event::Invalid,
+            },
+            State::Hold(held) if held.len() + bytes.len() > longest_head => Event::Invalid,
+            State::Hold(held) => {
+                held.extend_from_slice(bytes);
+                Event::Held(bytes.len())
+            }
+            State::Tunnel | State::Lost => Event::Foreign(bytes.len()),
+        }
+    }
+
+    /// Comes back into step if the bytes, the first of their packet, look like the start of a message.
+    pub(crate) fn resync(&mut self, bytes: &[u8]) -> bool {
+        let found = matches!(self.state, State::Lost) && starts_message(self.kind, bytes);
+        if found {
+            self.state = State::Head(Vec::new());
+        }
+        found
+    }
+
+    /// Whether it stands between two messages.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(&self.state, State::Head(held) if held.is_empty())
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        match &self.state {
+            State::Head(held) | State::Hold(held) => held.capacity(),
+            _ => 0,
+        }
+    }
+}
+
+fn read_head<'a>(kind: Kind, held: &mut Vec<u8>, bytes: &'a [u8], longest: usize) -> Event<'a> {
+    if held.is_empty() {
+        let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        if blank > 0 {
+            return Event::Nothing(blank);
+        }
+        if !may_start(kind, bytes) {
+            return Event::Invalid;
+        }
+        if let Some(end) = head_end(bytes, 0).filter(|end| *end <= longest) {
+            return Event::Head(end, (&bytes[..end]).into());
+        }
+    }
+    let (before, seen) = (held.len(), held.len().saturating_sub(3));
+    let room = longest.saturating_sub(before).min(bytes.len());
+    held.extend_from_slice(&bytes[..room]);
+    if let Some(end) = head_end(held, seen) {
+        let mut whole = std::mem::take(held);
+        whole.truncate(end);
+        return Event::Head(end - before, whole.into());
+    }
+    if room < bytes.len() || !may_start(kind, held) { Event::Invalid } else { Event::HeadPart(bytes.len()) }
+}
+
+/// Where a head ends, behind its empty line; a bare LF ends a line too (RFC 9112 section 2.2).
+fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(found) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
+        at += found + 1;
+        match bytes.get(at..)? {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether bytes, of a head in part or whole, can be the start of a message.
+fn may_start(kind: Kind, bytes: &[u8]) -> bool {
+    match kind {
+        Kind::Response => {
+            let prefix = b"HTTP/1.";
+            let len = bytes.len().min(prefix.len());
+            bytes[..len] == prefix[..len]
+        }
+        Kind::Request => match bytes.iter().position(|byte| !is_token(*byte)) {
+            None => bytes.len() <= LONGEST_METHOD,
+            Some(end) => (1..=LONGEST_METHOD).contains(&end) && bytes[end] == b' ',
+        },
+    }
+}
+
+/// Whether bytes are, beyond doubt, the start of a message: a whole first line with its version.
+fn starts_message(kind: Kind, bytes: &[u8]) -> bool {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return false };
+    let line = bytes[..end].trim_ascii_end();
+    let version = |text: &[u8]| text == b"HTTP/1.1" || text == b"HTTP/1.0";
+    may_start(kind, bytes)
+        && match kind {
+            Kind::Response => {
+                line.get(..8).is_some_and(version) && line.get(9).is_some_and(u8::is_ascii_digit)
+            }
+            Kind::Request => line.rsplit(|byte| *byte == b' ').next().is_some_and(version),
+        }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_at_any_cut() {
+        let head = b"GET / HTTP/1.1\r\nA: b\r\n\r\n";
+        for cut in 1..head.len() {
+            let mut reader = Reader::new(Kind::Request);
+            assert_eq!(reader.read(&head[..cut], 100), Event::HeadPart(cut));
+            let mut rest = head[cut..].to_vec();
+            rest.extend_from_slice(b"body");
+            let Event::Head(taken, whole) = reader.read(&rest, 100) else { panic!("cut {cut}") };
+            assert_eq!((taken, &*whole), (head.len() - cut, &head[..]));
+        }
+    }
+
+    #[test]
+    fn endless_and_foreign_heads() {
+        let mut reader = Reader::new(Kind::Request);
+        assert_eq!(reader.read(b"GET / HTTP/1.1\r\nA: ", 30), Event::HeadPart(19));
+        assert_eq!(reader.read(&[b'x'; 100], 30), Event::Invalid);
+        assert_eq!(Reader::new(Kind::Request).read(b"\x16\x03\x01", 100), Event::Invalid);
+        assert_eq!(Reader::new(Kind::Request).read(&[b'A'; 33], 100), Event::Invalid);
+        assert_eq!(Reader::new(Kind::Response).read(b"HTTQ", 100), Event::Invalid);
+        assert_eq!(Reader::new(Kind::Response).read(b"\r\n", 100), Event::Nothing(2));
+    }
+
+    #[test]
+    fn only_whole_first_lines_bring_back_into_step() {
+        for (kind, bytes, found) in [
+            (Kind::Request, "GET /a HTTP/1.1\r\nHost: b\r\n", true),
+            (Kind::Request, "GET /a HTTP/1.1", false),
+            (Kind::Request, "some text of a body\r\n", false),
+            (Kind::Response, "HTTP/1.1 200 OK\r\n", true),
+            (Kind::Response, "HTTP/1.1 OK\r\n", false),
+        ] {
+            let mut reader = Reader { kind, state: State::Lost };
+            assert_eq!(reader.resync(bytes.as_bytes()), found, "{bytes}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The client's direction: requests begin exchanges.
+
+use super::{
+    Held, Http1,
+    body::{Body, Skip},
+    exchange::Pending,
+    head::{Framing, RequestHead},
+    reader::{Event, State},
+};
+use crate::{
+    limits::Limits,
+    packet::Toward,
+    protocol::{Chunk, Report},
+    session::Outcome,
+};
+
+impl Http1 {
+    /// Takes the next bytes of the client.
+    pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+        if chunk.starts_packet {
+            self.requests.resync(chunk.bytes);
+        }
+        let mut at = 0;
+        while at < chunk.bytes.len() {
+            let first_of_packet = at == 0 && chunk.starts_packet;
+            let offset = chunk.offset + at as u64;
+            match self.requests.read(&chunk.bytes[at..], limits.head) {
+                Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
+                Event::Held(taken) => {
+                    self.held.get_or_insert(Held { offset, time_ns: chunk.time_ns, acked: chunk.acked });
+                    at += taken;
+                }
+                Event::HeadPart(taken) => {
+                    self.request_part(chunk, offset, taken, first_of_packet);
+                    at += taken;
+                }
+                Event::Head(taken, bytes) => {
+                    self.request_part(chunk, offset, taken, first_of_packet);
+                    self.request_head(RequestHead::parse(&bytes, &limits.headers).ok(), chunk.time_ns);
+                    at += taken;
+                }
+                Event::BodyPart(taken) => {
+                    self.request_part(chunk, offset, taken, first_of_packet);
+                    at += taken;
+                }
+                Event::BodyEnd(taken) => {
+                    self.request_part(chunk, offset, taken, first_of_packet);
+                    at += taken;
+                    self.request_end(chunk.time_ns);
+                    self.report_done(out);
+                }
+                Event::Invalid => {
+                    let rest = chunk.bytes.len() - at;
+                    self.request_part(chunk, offset, rest, first_of_packet);
+                    self.requests_out_of_step(Outcome::Unparsed);
+                    at += rest;
+                }
+            }
+        }
+        while self.pending.len() > limits.pipeline.max(1) {
+            self.give_up(1, Outcome::Truncated, out);
+            self.responses_lost.get_or_insert(0);
+        }
+    }
+
+    /// Counts bytes of a request, which they begin if none is under way.
+    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, first_of_packet: bool) {
+        if !self.in_request() {
+            let mut pending = Pending::new(chunk, offset);
+            pending.after_loss = std::mem::take(&mut self.requests_lost);
+            self.begun += 1;
+            self.pending_memory += pending.memory();
+            self.pending.push_back(pending);
+        }
+        if let Some(newest) = self.pending.back_mut() {
+            newest.count(chunk, bytes, first_of_packet);
+        }
+    }
+
+    /// The head of the newest request is whole, or turned out not to be one.
+    fn request_head(&mut self, head: Option<RequestHead>, time_ns: u64) {
+        let Some(newest) = self.pending.back_mut() else { return };
+        let Some(head) = head else { return self.requests_out_of_step(Outcome::Unparsed) };
+        let body = match head.framing {
+            Framing::Unsaid | Framing::Length(0) => None,
+            Framing::Length(length) => Some(Body::Length(length)),
+            Framing::Chunked => Some(Body::CHUNKED),
+            // RFC 9112 section 6.3, rules 4 and 5: the length of such a request cannot be told, and the
+            // server answers 400 and closes.
+            Framing::OtherCoding | Framing::Invalid => {
+                newest.exchange.request = Some(head);
+                return self.requests_out_of_step(Outcome::Unparsed);
+            }
+        };
+        self.pending_memory += head.memory();
+        newest.exchange.request = Some(head);
+        match body {
+            Some(body) => self.requests.state = State::Body(body),
+            None => self.request_end(time_ns),
+        }
+    }
+
+    /// The newest request has ended.
+    fn request_end(&mut self, time_ns: u64) {
+        let Some(newest) = self.pending.back_mut() else { return };
+        newest.request_end_ns = Some(time_ns);
+        newest.request_over = true;
+        let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
+        self.requests.state = if wants_tunnel && !newest.response_done {
+            State::Hold(Vec::new())
+        } else {
+            State::Head(Vec::new())
+        };
+    }
+
+    /// Nobody can tell where the newest request ends.
+    fn requests_out_of_step(&mut self, outcome: Outcome) {
+        if self.in_request()
+            && let Some(newest) = self.pending.back_mut()
+        {
+            newest.spoil(outcome);
+            newest.request_over = true;
+        }
+        self.requests.state = State::Lost;
+        self.requests_lost = true;
+    }
+
+    /// Bytes of the client were not captured.
+    pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
+        if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
+            newest.miss(len);
+        }
+        match &mut self.requests.state {
+            State::Tunnel | State::Lost => {}
+            State::Body(body) => match body.skip(len) {
+                Skip::Inside => {}
+                Skip::End => {
+                    if let Some(newest) = self.pending.back_mut() {
+                        newest.spoil(Outcome::CaptureGap);
+                        newest.request_over = true;
+                    }
+                    self.requests.state = State::Head(Vec::new());
+                }
+                Skip::Lost => self.requests_out_of_step(Outcome::CaptureGap),
+            },
+            State::Head(_) | State::Hold(_) => self.requests_out_of_step(Outcome::CaptureGap),
+        }
+        self.report_done(out);
+    }
+
+    /// The response has decided what the bytes behind a request that asked for another protocol are.
+    pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Vec<Report>) {
+        let held = self.held.take();
+        let next = if tunnel { State::Tunnel } else { State::Head(Vec::new()) };
+        if !tunnel && !matches!(self.requests.state, State::Hold(_)) {
+            return;
+        }
+        let State::Hold(bytes) = std::mem::replace(&mut self.requests.state, next) else { return };
+        if let Some(Held { offset, time_ns, acked }) = held.filter(|_| !tunnel) {
+            let toward = Toward::Server;
+            self.request_bytes(
+                &Chunk { toward, time_ns, offset, acked, bytes: &bytes, starts_packet: true },
+                limits,
+                out,
+            );
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The server's direction: responses end exchanges, and which one is decided here.
+
+use super::{
+    Http1,
+    body::{Body, Skip},
+    exchange::{MOST_INTERIM, Pending},
+    head::{Framing, ResponseHead},
+    reader::{Event, State},
+};
+use crate::{
+    limits::Limits,
+    protocol::{Chunk, Report},
+    session::Outcome,
+};
+
+/// What follows the head of a response.
+enum After {
+    /// Another head: it was an interim response.
+    Interim,
+    /// Another protocol.
+    Tunnel,
+    /// Nothing: the response is whole.
+    Nothing,
+    /// A body.
+    Body(Body),
+}
+
+impl Http1 {
+    /// Takes the next bytes of the server.
+    pub(super) fn response_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+        if chunk.starts_packet {
+            self.responses.resync(chunk.bytes);
+        }
+        let mut at = 0;
+        while at < chunk.bytes.len() {
+            let first_of_packet = at == 0 && chunk.starts_packet;
+            let offset = chunk.offset + at as u64;
+            if self.responses.is_between() && !matches!(chunk.bytes[at], b'\r' | b'\n') {
+                self.begin_response(chunk, offset, out);
+            }
+            match self.responses.read(&chunk.bytes[at..], limits.head) {
+                Event::Nothing(taken) | Event::Foreign(taken) | Event::Held(taken) => at += taken,
+                Event::HeadPart(taken) | Event::BodyPart(taken) => {
+                    self.response_part(chunk, taken, first_of_packet);
+                    at += taken;
+                }
+                Event::Head(taken, bytes) => {
+                    self.response_part(chunk, taken, first_of_packet);
+                    self.response_head(
+                        ResponseHead::parse(&bytes, &limits.headers).ok(),
+                        offset,
+                        limits,
+                        out,
+                    );
+                    at += taken;
+                }
+                Event::BodyEnd(taken) => {
+                    self.response_part(chunk, taken, first_of_packet);
+                    at += taken;
+                    self.response_end(None, out);
+                }
+                Event::Invalid => {
+                    let rest = chunk.bytes.len() - at;
+                    self.response_part(chunk, rest, first_of_packet);
+                    self.responses_out_of_step(Outcome::Unparsed, offset, out);
+                    at += rest;
+                }
+            }
+        }
+    }
+
+    /// The exchange that the response under way belongs to.
+    fn answered(&mut self) -> Option<&mut Pending> {
+        self.orphan.as_mut().or_else(|| self.pending.iter_mut().find(|pending| !pending.response_done))
+    }
+
+    /// The first byte of a response is here: finds the request that it answers.
+    fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
+        let known = match self.responses_lost.take() {
+            None => self.next_in_step(chunk, offset),
+            Some(lost_from) => self.next_out_of_step(chunk, lost_from, out),
+        };
+        if !known && self.orphan.is_none() {
+            self.begun += 1;
+            self.orphan = Some(Pending::new(chunk, offset));
+        }
+        if let Some(answered) = self.answered() {
+            answered.response_start_ns.get_or_insert(chunk.time_ns);
+            answered.exchange.early |= !answered.request_over;
+        }
+    }
+
+    /// Whether the oldest request without response is what a response in step answers.
+    fn next_in_step(&self, chunk: &Chunk<'_>, offset: u64) -> bool {
+        self.pending.iter().find(|pending| !pending.response_done).is_some_and(|pending| {
+            // The server cannot answer what it had not received a byte of. And where requests were lost
+            // before this one, only a client that sent it after all earlier responses shows whose turn it is.
+            let interim = pending.response_start_ns.is_some();
+            interim
+                || ((chunk.acked == 0 || chunk.acked > pending.offset())
+                    && (!pending.after_loss || pending.first_acked == offset))
+        })
+    }
+
+    /// The same after responses were lost: the requests whose responses were among them are reported, and
+    /// true is returned only if a single one is left that this response can answer.
+    fn next_out_of_step(&mut self, chunk: &Chunk<'_>, lost_from: u64, out: &mut Vec<Report>) -> bool {
+        let waiting =
+            self.pending.iter().filter(|pending| !pending.response_done && pending.offset() < chunk.acked);
+        // A request sent after the client had bytes from the gap on comes after the responses in the gap.
+        let later = waiting.clone().filter(|pending| pending.first_acked > lost_from).count();
+        let (all, lost_requests) =
+            (waiting.clone().count(), waiting.clone().any(|pending| pending.after_loss));
+        let provable = !(lost_requests || self.requests_lost) && (all == 1 || later == 1);
+        self.give_up(if provable { all - 1 } else { all }, Outcome::CaptureGap, out);
+        provable
+    }
+
+    fn response_part(&mut self, chunk: &Chunk<'_>, bytes: usize, first_of_packet: bool) {
+        if let Some(answered) = self.answered() {
+            answered.count(chunk, bytes, first_of_packet);
+        }
+    }
+
+    /// The head of a response is whole, or turned out not to be one.
+    fn response_head(
+        &mut self,
+        head: Option<ResponseHead>,
+        offset: u64,
+        limits: &Limits,
+        out: &mut Vec<Report>,
+    ) {
+        let Some(head) = head else { return self.responses_out_of_step(Outcome::Unparsed, offset, out) };
+        let memory = head.memory();
+        let Some(answered) = self.answered() else { return };
+        let method = answered.exchange.request.as_ref().map(|request| request.method.as_str());
+        let after = after(&head, method);
+        let lying = head.framing == Framing::Invalid && matches!(after, After::Body(_));
+        if matches!(after, After::Interim) {
+            if answered.exchange.interim.len() < MOST_INTERIM {
+                answered.exchange.interim.push(head.status);
+            }
+            return;
+        }
+        answered.exchange.response = Some(head);
+        if self.orphan.is_none() {
+            self.pending_memory += memory;
+        }
+        if lying {
+            return self.responses_out_of_step(Outcome::Unparsed, offset, out);
+        }
+        match after {
+            After::Interim => {}
+            After::Tunnel => {
+                self.release_hold(true, limits, out);
+                if let Some(request) = self.pending.front_mut() {
+                    request.request_over = true;
+                }
+                self.response_end(Some(Outcome::Upgraded), out);
+                self.responses.state = State::Tunnel;
+            }
+            After::Nothing => {
+                self.response_end(None, out);
+                self.release_hold(false, limits, out);
+            }
+            After::Body(body) => {
+                self.responses.state = State::Body(body);
+                self.release_hold(false, limits, out);
+            }
+        }
+    }
+
+    /// The response under way is whole.
+    fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Vec<Report>) {
+        self.responses.state = State::Head(Vec::new());
+        if let Some(orphan) = self.orphan.take() {
+            out.push(orphan.report(Outcome::RequestUnobserved));
+            return;
+        }
+        if let Some(answered) = self.answered() {
+            answered.response_done = true;
+            if let Some(outcome) = outcome {
+                answered.spoil(outcome);
+            }
+        }
+        self.report_done(out);
+    }
+
+    /// Nobody can tell where the response under way, if any, ends.
+    fn responses_out_of_step(&mut self, outcome: Outcome, offset: u64, out: &mut Vec<Report>) {
+        let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
+        if let Some(answered) = under_way {
+            answered.spoil(outcome);
+            self.response_end(None, out);
+        }
+        self.responses.state = State::Lost;
+        self.responses_lost.get_or_insert(offset);
+    }
+
+    /// Bytes of the server were not captured.
+    pub(super) fn response_gap(&mut self, offset: u64, len: u64, out: &mut Vec<Report>) {
+        if let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) {
+            answered.miss(len);
+        }
+        match &mut self.responses.state {
+            State::Tunnel | State::Lost => {}
+            State::Body(body) => match body.skip(len) {
+                Skip::Inside => {}
+                Skip::End => {
+                    if let Some(answered) = self.answered() {
+                        answered.spoil(Outcome::CaptureGap);
+                    }
+                    self.response_end(None, out);
+                }
+                Skip::Lost => self.responses_out_of_step(Outcome::CaptureGap, offset, out),
+            },
+            State::Head(_) | State::Hold(_) => self.responses_out_of_step(Outcome::CaptureGap, offset, out),
+        }
+    }
+
+    /// The server has said all.
+    pub(super) fn responses_end(&mut self, _time_ns: u64, out: &mut Vec<Report>) {
+        if matches!(self.responses.state, State::Body(Body::UntilClose)) {
+            self.response_end(None, out);
+        }
+    }
+}
+
+/// What follows a response with this head to a request with this method (RFC 9112 section 6.3).
+fn after(head: &ResponseHead, method: Option<&str>) -> After {
+    match (head.status, method) {
+        (101, _) => After::Tunnel,
+        (100..=199, _) => After::Interim,
+        (200..=299, Some("CONNECT")) => After::Tunnel,
+        (204 | 304, _) | (_, Some("HEAD")) => After::Nothing,
+        _ => match head.framing {
+            Framing::Length(0) => After::Nothing,
+            Framing::Length(length) => After::Body(Body::Length(length)),
+            Framing::Chunked => After::Body(Body::CHUNKED),
+            Framing::Unsaid | Framing::OtherCoding | Framing::Invalid => After::Body(Body::UntilClose),
+        },
+    }
+}

@@ -1,0 +1,106 @@
+//! A connection without a parser: one session from its first packet to its last.
+
+use super::{Chunk, Conversation, End, Report};
+use crate::{
+    limits::Limits,
+    packet::Toward,
+    session::{Detail, Outcome, Transfer},
+};
+
+/// Counts both directions of one connection.
+pub(crate) struct Tcp {
+    start_ns: Option<u64>,
+    end_ns: u64,
+    request: Transfer,
+    response: Transfer,
+    request_end_ns: Option<u64>,
+    response_start_ns: Option<u64>,
+    missing_bytes: u64,
+    reported: bool,
+}
+
+impl Tcp {
+    pub(crate) fn new() -> Self {
+        Self {
+            start_ns: None,
+            end_ns: 0,
+            request: Transfer::default(),
+            response: Transfer::default(),
+            request_end_ns: None,
+            response_start_ns: None,
+            missing_bytes: 0,
+            reported: false,
+        }
+    }
+
+    fn report(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
+        let Some(start_ns) = self.start_ns.filter(|_| !self.reported) else { return };
+        self.reported = true;
+        out.push(Report {
+            start_ns,
+            end_ns: self.end_ns,
+            request_end_ns: self.request_end_ns,
+            response_start_ns: self.response_start_ns,
+            outcome,
+            request: self.request,
+            response: self.response,
+            missing_bytes: self.missing_bytes,
+            first: (Toward::Server, 0),
+            detail: Detail::Tcp,
+        });
+    }
+}
+
+impl Conversation for Tcp {
+    fn packet(&mut self, toward: Toward, time_ns: u64, payload: u64) {
+        self.start_ns.get_or_insert(time_ns);
+        self.end_ns = self.end_ns.max(time_ns);
+        let transfer = match toward {
+            Toward::Server => &mut self.request,
+            Toward::Client => &mut self.response,
+        };
+        transfer.packets += 1;
+        if payload > 0 {
+            match toward {
+                Toward::Server => self.request_end_ns = Some(time_ns),
+                Toward::Client => _ = self.response_start_ns.get_or_insert(time_ns),
+            }
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk<'_>, _limits: &Limits, _out: &mut Vec<Report>) {
+        match chunk.toward {
+            Toward::Server => self.request.bytes += chunk.bytes.len() as u64,
+            Toward::Client => self.response.bytes += chunk.bytes.len() as u64,
+        }
+    }
+
+    fn gap(&mut self, _toward: Toward, _offset: u64, len: u64, _time_ns: u64, _out: &mut Vec<Report>) {
+        self.missing_bytes += len;
+    }
+
+    fn fin(&mut self, _toward: Toward, _time_ns: u64, _out: &mut Vec<Report>) {}
+
+    fn end(&mut self, end: End, _time_ns: u64, out: &mut Vec<Report>) {
+        let outcome = match end {
+            End::Fin => Outcome::Complete,
+            End::Reset => Outcome::Reset,
+            End::Idle => Outcome::Timeout,
+            End::Limit => Outcome::Truncated,
+            End::Capture => Outcome::ResponseUnobserved,
+        };
+        self.report(outcome, out);
+    }
+
+    fn begun(&self) -> u64 {
+        u64::from(self.start_ns.is_some())
+    }
+
+    fn open(&self) -> u64 {
+        u64::from(self.start_ns.is_some() && !self.reported)
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Self>()
+    }
+}

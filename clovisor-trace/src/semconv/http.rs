@@ -1,0 +1,135 @@
+//! HTTP spans: OpenTelemetry semantic conventions, "HTTP spans" (stable).
+
+use std::borrow::Cow;
+
+use super::{addresses, redact, set, set_some};
+use crate::{
+    packet::Side,
+    protocol::http1::{Exchange, RequestHead},
+    session::Session,
+    span::{Attributes, Value},
+};
+
+/// Methods that `http.request.method` may name (RFC 9110 section 9, RFC 5789, and QUERY of RFC 10008's draft
+/// line, which the conventions list); others would make it unbounded.
+const KNOWN_METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+fn known_method(request: &RequestHead) -> Option<&'static str> {
+    KNOWN_METHODS.into_iter().find(|method| *method == request.method)
+}
+
+/// `{method}`; no route is known from packets, and the path would make the name unbounded.
+pub(super) fn name(exchange: &Exchange) -> Cow<'static, str> {
+    exchange.request.as_ref().and_then(known_method).unwrap_or("HTTP").into()
+}
+
+pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchange: &Exchange) {
+    if let Some(request) = &exchange.request {
+        method(attributes, request);
+        target(attributes, session, request);
+    } else {
+        addresses(attributes, session, None);
+    }
+    if let Some(response) = &exchange.response {
+        set(attributes, "http.response.status_code", response.status);
+    }
+    let version = exchange.request.as_ref().map(|request| request.minor_version);
+    let version = version.or(exchange.response.as_ref().map(|response| response.minor_version));
+    set_some(
+        attributes,
+        "network.protocol.version",
+        version.map(|minor| if minor == 0 { "1.0" } else { "1.1" }),
+    );
+    set(attributes, "network.protocol.name", "http");
+    if exchange.early {
+        set(attributes, "clovisor.response.early", true);
+    }
+    captured(
+        attributes,
+        "http.request.header.",
+        exchange.request.as_ref().map_or(&[], |head| &head.captured),
+    );
+    captured(
+        attributes,
+        "http.response.header.",
+        exchange.response.as_ref().map_or(&[], |head| &head.captured),
+    );
+}
+
+fn method(attributes: &mut Attributes, request: &RequestHead) {
+    if let Some(known) = known_method(request) {
+        set(attributes, "http.request.method", known);
+    } else {
+        set(attributes, "http.request.method", "_OTHER");
+        set(attributes, "http.request.method_original", request.method.clone());
+    }
+    set_some(attributes, "user_agent.original", request.user_agent.clone());
+}
+
+/// What was asked for, in the form of the side: path and query at the server, the whole URL at the client.
+fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead) {
+    let (authority, path_and_query) = split_target(request);
+    let authority = authority.map(redact::userinfo);
+    addresses(attributes, session, authority.as_deref().and_then(host_and_port));
+    let target = redact::query(path_and_query);
+    match session.side {
+        Side::Server => {
+            let (path, query) =
+                target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+            if !path.is_empty() {
+                set(attributes, "url.path", path.to_owned());
+            }
+            set_some(attributes, "url.query", query.filter(|query| !query.is_empty()).map(str::to_owned));
+            set(attributes, "url.scheme", "http");
+        }
+        Side::Client => {
+            let authority = authority.unwrap_or_else(|| session.server.to_string());
+            let path = if target == "*" { "" } else { &*target };
+            set(attributes, "url.full", format!("http://{authority}{path}"));
+            set(attributes, "url.scheme", "http");
+        }
+    }
+}
+
+/// Authority, and path with query, of a request target in any of its forms (RFC 9112 section 3.2).
+fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
+    let target = request.target.as_str();
+    let host = request.host.as_deref().filter(|host| !host.is_empty());
+    if request.method == "CONNECT" {
+        return (Some(target), "");
+    }
+    let absolute =
+        target.split_once("://").filter(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
+    match absolute {
+        Some((_, rest)) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            (Some(&rest[..end]), &rest[end..])
+        }
+        None => (host, target),
+    }
+}
+
+/// Host and port of an authority, the brackets of an IPv6 address left out (RFC 3986 section 3.2.2).
+fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        return Some((host.to_owned(), port.strip_prefix(':').and_then(|port| port.parse().ok())));
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (authority, None),
+    };
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+/// Headers that were asked for, the values of one name as a list.
+fn captured(attributes: &mut Attributes, prefix: &str, headers: &[(String, String)]) {
+    let mut names: Vec<&String> = headers.iter().map(|(name, _)| name).collect();
+    names.dedup();
+    for name in names {
+        let values = headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect();
+        set(attributes, format!("{prefix}{name}"), Value::List(values));
+    }
+}

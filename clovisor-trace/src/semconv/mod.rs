@@ -1,0 +1,185 @@
+//! Sessions to spans, in the names of a convention.
+//!
+//! It refuses to export what nobody asked for: no headers but those in [`Limits::headers`](crate::Limits), no
+//! bodies, no credentials (see [`redact`]).
+
+mod http;
+mod legacy;
+mod redact;
+
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+
+use crate::{
+    context, id,
+    packet::Side,
+    session::{Detail, Outcome, Session},
+    span::{Attributes, Key, Kind, Resource, Span, Status, Value},
+};
+
+/// Which names spans carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semconv {
+    /// OpenTelemetry's stable HTTP conventions.
+    #[default]
+    Stable,
+    /// Both, with OpenTelemetry's operation name.
+    Dup,
+    /// The original Clovisor's operation name and tags.
+    Legacy,
+}
+
+/// A convention that Clovisor does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownSemconv(pub String);
+
+impl fmt::Display for UnknownSemconv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is not a convention for names of attributes; use stable, dup or legacy", self.0)
+    }
+}
+
+impl std::error::Error for UnknownSemconv {}
+
+impl FromStr for Semconv {
+    type Err = UnknownSemconv;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.to_ascii_lowercase().as_str() {
+            "stable" => Ok(Self::Stable),
+            "dup" => Ok(Self::Dup),
+            "legacy" => Ok(Self::Legacy),
+            _ => Err(UnknownSemconv(name.to_owned())),
+        }
+    }
+}
+
+/// Makes spans of sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpanBuilder {
+    /// Which names they carry.
+    pub semconv: Semconv,
+}
+
+impl SpanBuilder {
+    /// The span of a session. `epoch_ns` is what added to the session's times gives nanoseconds since the
+    /// Unix epoch; `resource` is the pod behind the interface.
+    #[must_use]
+    pub fn span(&self, session: &Session, epoch_ns: u64, resource: &Arc<Resource>) -> Span {
+        let (own_trace, span_id) = id::derive(session, epoch_ns);
+        let parent = match &session.detail {
+            Detail::Http(exchange) => {
+                exchange.request.as_ref().and_then(|request| context::parent(&request.trace_headers))
+            }
+            Detail::Tcp => None,
+        };
+        let mut attributes = Attributes::new();
+        if self.semconv != Semconv::Legacy {
+            stable(&mut attributes, session);
+        }
+        if self.semconv != Semconv::Stable {
+            legacy::attributes(&mut attributes, session, resource);
+        }
+        Span {
+            trace_id: parent.as_ref().map_or(own_trace, |parent| parent.trace_id),
+            span_id,
+            parent_span_id: parent.as_ref().map(|parent| parent.span_id),
+            trace_state: parent.map(|parent| parent.state).unwrap_or_default(),
+            name: if self.semconv == Semconv::Legacy {
+                legacy::operation(session).into()
+            } else {
+                name(session)
+            },
+            kind: match session.side {
+                Side::Server => Kind::Server,
+                Side::Client => Kind::Client,
+            },
+            start_ns: session.start_ns.wrapping_add(epoch_ns),
+            end_ns: session.end_ns.wrapping_add(epoch_ns),
+            status: status(session),
+            attributes,
+            resource: Arc::clone(resource),
+        }
+    }
+}
+
+/// Sets an attribute.
+fn set(attributes: &mut Attributes, key: impl Into<Key>, value: impl Into<Value>) {
+    attributes.push((key.into(), value.into()));
+}
+
+/// Sets an attribute if there is a value.
+fn set_some(attributes: &mut Attributes, key: &'static str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        set(attributes, key, value);
+    }
+}
+
+fn name(session: &Session) -> Cow<'static, str> {
+    match &session.detail {
+        Detail::Tcp => "TCP".into(),
+        Detail::Http(exchange) => http::name(exchange),
+    }
+}
+
+/// OpenTelemetry's attributes, and Clovisor's own facts.
+fn stable(attributes: &mut Attributes, session: &Session) {
+    match &session.detail {
+        Detail::Tcp => addresses(attributes, session, None),
+        Detail::Http(exchange) => http::attributes(attributes, session, exchange),
+    }
+    set_some(attributes, "error.type", error_type(session));
+    set(attributes, "clovisor.protocol", session.protocol.name());
+    set(attributes, "clovisor.outcome", session.outcome.name());
+    set(attributes, "clovisor.request.packets", session.request.packets);
+    set(attributes, "clovisor.request.bytes", session.request.bytes);
+    set(attributes, "clovisor.response.packets", session.response.packets);
+    set(attributes, "clovisor.response.bytes", session.response.bytes);
+    if session.missing_bytes > 0 {
+        set(attributes, "clovisor.missing_bytes", session.missing_bytes);
+    }
+}
+
+/// Who spoke to whom. `host` is what the request called the server, where it did.
+fn addresses(attributes: &mut Attributes, session: &Session, host: Option<(String, Option<u16>)>) {
+    let peer = match session.side {
+        Side::Server => session.client,
+        Side::Client => session.server,
+    };
+    let (name, port) = host.unwrap_or_else(|| (session.server.ip().to_string(), None));
+    set(attributes, "client.address", session.client.ip().to_string());
+    set(attributes, "client.port", session.client.port());
+    set(attributes, "server.address", name);
+    set(attributes, "server.port", port.unwrap_or(session.server.port()));
+    set(attributes, "network.peer.address", peer.ip().to_string());
+    set(attributes, "network.peer.port", peer.port());
+    set(attributes, "network.transport", "tcp");
+    set(attributes, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
+}
+
+/// Value of `error.type`: the status code where one says that it failed, else what cut the session off.
+fn error_type(session: &Session) -> Option<Cow<'static, str>> {
+    let code = match &session.detail {
+        Detail::Http(exchange) => exchange.response.as_ref().map(|response| response.status),
+        Detail::Tcp => None,
+    };
+    // 4xx is the caller's fault, so it is an error only of the caller's span.
+    let least = if session.side == Side::Client { 400 } else { 500 };
+    match code {
+        Some(code) if code >= least => Some(code.to_string().into()),
+        _ => session.outcome.error_type().map(Cow::Borrowed),
+    }
+}
+
+fn status(session: &Session) -> Status {
+    if error_type(session).is_none() {
+        return Status::Unset;
+    }
+    Status::Error {
+        message: match session.outcome {
+            Outcome::Reset => "the connection was reset before the response ended".into(),
+            Outcome::Closed => "the connection was closed before the response ended".into(),
+            Outcome::Timeout => "nothing more was seen before the idle time was over".into(),
+            _ => "".into(),
+        },
+    }
+}

@@ -1,0 +1,71 @@
+//! What must not leave the node: credentials in URLs (OpenTelemetry semantic conventions, `url.full` and
+//! `url.query`).
+
+use std::borrow::Cow;
+
+const REDACTED: &str = "REDACTED";
+
+/// Query parameters whose values sign or grant access.
+const SECRETS: [&str; 7] = [
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Goog-Signature",
+];
+
+/// A target whose secret query parameters have lost their values.
+pub(super) fn query(target: &str) -> Cow<'_, str> {
+    let Some((path, query)) = target.split_once('?') else { return target.into() };
+    let secret = |part: &str| {
+        part.split_once('=')
+            .is_some_and(|(name, _)| SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
+    };
+    if !query.split('&').any(secret) {
+        return target.into();
+    }
+    let parts: Vec<Cow<'_, str>> = query
+        .split('&')
+        .map(|part| match part.split_once('=') {
+            Some((name, _)) if secret(part) => format!("{name}={REDACTED}").into(),
+            _ => part.into(),
+        })
+        .collect();
+    format!("{path}?{}", parts.join("&")).into()
+}
+
+/// An authority whose user and password are hidden.
+pub(super) fn userinfo(authority: &str) -> String {
+    match authority.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => format!("{REDACTED}:{REDACTED}@{host}"),
+        Some((_, host)) => format!("{REDACTED}@{host}"),
+        None => authority.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets() {
+        for (target, expected) in [
+            ("/a", "/a"),
+            ("/a?b=c", "/a?b=c"),
+            ("/a?sig=c&d=e", "/a?sig=REDACTED&d=e"),
+            (
+                "/a?x-amz-signature=1&X-Goog-Signature=2",
+                "/a?x-amz-signature=REDACTED&X-Goog-Signature=REDACTED",
+            ),
+            ("/a?sig", "/a?sig"),
+            ("/a?assign=1", "/a?assign=1"),
+        ] {
+            assert_eq!(query(target), expected);
+        }
+        assert_eq!(userinfo("user:word@host:80"), "REDACTED:REDACTED@host:80");
+        assert_eq!(userinfo("user@host"), "REDACTED@host");
+        assert_eq!(userinfo("host"), "host");
+    }
+}

@@ -1,0 +1,178 @@
+//! What is exported: one span a session, in the shape of OpenTelemetry's data model, free of any exporter.
+//!
+//! It refuses to know wire formats: `Span` is plain data that each exporter of the agent writes in its own way.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+/// Identifier of a trace: 16 bytes, never all zero (W3C Trace Context section 3.2.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId(pub [u8; 16]);
+
+/// Identifier of a span: 8 bytes, never all zero (W3C Trace Context section 3.2.2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId(pub [u8; 8]);
+
+/// Which side of the request the span describes; the numbers are OTLP's `SpanKind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The pod answered the request.
+    Server = 2,
+    /// The pod sent the request.
+    Client = 3,
+}
+
+/// Whether the session failed; OTLP's `Status`, whose `Ok` only applications may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing that was seen says that it failed.
+    Unset,
+    /// It failed, and this is how.
+    Error {
+        /// One short phrase for people; may be empty.
+        message: Cow<'static, str>,
+    },
+}
+
+/// Value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text.
+    Str(Cow<'static, str>),
+    /// Whole number.
+    Int(i64),
+    /// Fractional number.
+    Float(f64),
+    /// Truth.
+    Bool(bool),
+    /// List of texts, such as the values of a repeated header.
+    List(Vec<String>),
+}
+
+/// Name of an attribute.
+pub type Key = Cow<'static, str>;
+
+/// Attributes in the order in which they were set; no key twice.
+pub type Attributes = Vec<(Key, Value)>;
+
+/// Who made the span: `service.name` first, then what else is known of the pod.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Resource {
+    /// Attributes of the resource.
+    pub attributes: Attributes,
+}
+
+impl Resource {
+    /// The resource of a service of which only the name is known.
+    #[must_use]
+    pub fn service(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { attributes: vec![("service.name".into(), Value::Str(name.into()))] }
+    }
+
+    /// The value of `service.name`, or OpenTelemetry's `unknown_service`.
+    #[must_use]
+    pub fn service_name(&self) -> &str {
+        self.attributes
+            .iter()
+            .find_map(|(key, value)| match value {
+                Value::Str(name) if key == "service.name" => Some(&**name),
+                _ => None,
+            })
+            .unwrap_or("unknown_service")
+    }
+}
+
+/// One session, ready for export.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Trace that it belongs to: the request's own context, or derived from the session.
+    pub trace_id: TraceId,
+    /// Derived from the session: the same bytes on the wire give the same id.
+    pub span_id: SpanId,
+    /// The caller's span, where the request carried one.
+    pub parent_span_id: Option<SpanId>,
+    /// W3C `tracestate` of the request, unchanged; empty if it had none.
+    pub trace_state: String,
+    /// Low-cardinality name: `{method}`, never the path.
+    pub name: Cow<'static, str>,
+    /// Which side it describes.
+    pub kind: Kind,
+    /// When the first byte of the request was seen: nanoseconds since the Unix epoch.
+    pub start_ns: u64,
+    /// When the last byte that belongs to the session was seen: nanoseconds since the Unix epoch.
+    pub end_ns: u64,
+    /// Whether it failed.
+    pub status: Status,
+    /// OpenTelemetry's names, the original's, or both; see [`Semconv`](crate::Semconv).
+    pub attributes: Attributes,
+    /// Who made it; shared by the spans of one pod.
+    pub resource: Arc<Resource>,
+}
+
+impl Span {
+    /// Value of an attribute.
+    #[must_use]
+    pub fn attribute(&self, key: &str) -> Option<&Value> {
+        self.attributes.iter().find_map(|(name, value)| (name == key).then_some(value))
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceId({self})")
+    }
+}
+
+impl fmt::Debug for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpanId({self})")
+    }
+}
+
+impl From<&'static str> for Value {
+    fn from(text: &'static str) -> Self {
+        Self::Str(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Str(Cow::Owned(text))
+    }
+}
+
+impl From<Cow<'static, str>> for Value {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self::Str(text)
+    }
+}
+
+impl From<u16> for Value {
+    fn from(number: u16) -> Self {
+        Self::Int(number.into())
+    }
+}
+
+impl From<u64> for Value {
+    /// Numbers beyond `i64::MAX`, OTLP's largest, become that.
+    fn from(number: u64) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Self::Bool(truth)
+    }
+}

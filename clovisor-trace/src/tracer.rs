@@ -1,0 +1,116 @@
+//! The face of the crate: packets and time in, sessions out.
+
+use crate::{
+    flow::{Admission, Context, Table},
+    ledger::Ledger,
+    limits::Limits,
+    outbox::Outbox,
+    packet::{Datagrams, Decoded, Packet, Segment, decode, segment},
+    session::Session,
+};
+
+/// Turns packets into sessions. Single-threaded, no I/O, no clock; total over any bytes; bounded by [`Limits`].
+///
+/// ```
+/// # use clovisor_trace::{Limits, Tracer};
+/// let mut tracer = Tracer::new(Limits::default());
+/// // for each packet: tracer.handle_packet(&packet);
+/// tracer.finish(0);
+/// while let Some(session) = tracer.poll_session() {
+///     println!("{session:?}");
+/// }
+/// assert_eq!(tracer.ledger().balance(), Ok(()));
+/// ```
+pub struct Tracer {
+    limits: Limits,
+    table: Table,
+    datagrams: Datagrams,
+    outbox: Outbox,
+    ledger: Ledger,
+}
+
+impl Tracer {
+    /// A tracer that has seen nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let datagrams = Datagrams::new(limits.datagrams);
+        Self { limits, table: Table::new(), datagrams, outbox: Outbox::default(), ledger: Ledger::default() }
+    }
+
+    /// Takes a packet in. Times should not go back; small steps back do no harm.
+    pub fn handle_packet(&mut self, packet: &Packet<'_>) {
+        self.ledger.packets += 1;
+        match decode(packet) {
+            Decoded::Segment(segment) => match self.give(packet, &segment) {
+                Admission::Flow => self.ledger.segments += 1,
+                Admission::AfterEnd => self.ledger.after_end += 1,
+                Admission::Stray => self.ledger.stray += 1,
+            },
+            Decoded::Fragment(fragment) => {
+                self.ledger.fragments += 1;
+                if let Some(whole) = self.datagrams.add(&fragment, packet.time_ns)
+                    && let Some(segment) = segment(fragment.source, fragment.destination, &whole, whole.len())
+                {
+                    self.give(packet, &segment);
+                }
+            }
+            Decoded::NotTcp => self.ledger.not_tcp += 1,
+            Decoded::Malformed => self.ledger.malformed += 1,
+        }
+        self.bring_up_to_date();
+    }
+
+    fn give(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) -> Admission {
+        let Self { limits, table, outbox: out, ledger, .. } = self;
+        table.segment(packet, segment, &mut Context { now_ns: packet.time_ns, limits, ledger, out })
+    }
+
+    /// Looks at the clock, the one that packets carry: sessions whose time is over end.
+    pub fn handle_timeout(&mut self, now_ns: u64) {
+        let Self { limits, table, outbox: out, ledger, .. } = self;
+        table.handle_timeout(&mut Context { now_ns, limits, ledger, out });
+        self.datagrams.expire(now_ns);
+        self.bring_up_to_date();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.table.poll_timeout(&self.limits)
+    }
+
+    /// The next session that has ended.
+    pub fn poll_session(&mut self) -> Option<Session> {
+        self.outbox.pop()
+    }
+
+    /// Tracing ends: what is open is reported as far as it was seen.
+    pub fn finish(&mut self, now_ns: u64) {
+        self.handle_timeout(now_ns);
+        let Self { limits, table, outbox: out, ledger, .. } = self;
+        table.finish_all(&mut Context { now_ns, limits, ledger, out });
+        self.datagrams.clear();
+        self.bring_up_to_date();
+    }
+
+    /// What came in so far and what became of it.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Bytes of memory that flows hold.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.table.memory()
+    }
+
+    /// Brings the counts that live elsewhere into the ledger.
+    fn bring_up_to_date(&mut self) {
+        self.ledger.fragments_dropped = self.datagrams.dropped();
+        self.ledger.flows_open = self.table.len() as u64;
+        self.ledger.sessions_begun = self.table.begun_sessions();
+        self.ledger.sessions_open = self.table.open_sessions();
+        self.ledger.sessions = self.outbox.counts();
+    }
+}
