@@ -157,7 +157,7 @@ proptest! {
 
     #[test]
     fn whatever_is_lost_nothing_is_invented(
-        batches in prop::collection::vec(prop::collection::vec(exchange(), 1..4), 1..6),
+        batches in prop::collection::vec(prop::collection::vec(exchange(), 1), 1..9),
         sizes in prop::collection::vec(1_usize..1_400, 1..20),
         keep in prop::collection::vec(prop::bool::weighted(0.9), 1..100),
     ) {

@@ -7,7 +7,7 @@ mod table;
 
 use std::net::SocketAddr;
 
-use stream::{Mark, Piece, Step, Stream, Taken};
+use stream::{Mark, Piece, Stream, Taken};
 pub(crate) use table::{Admission, Context, Table};
 
 use crate::{
@@ -155,29 +155,23 @@ impl Flow {
 
     /// Hands on all that is in order, and what has waited long enough.
     pub(crate) fn run(&mut self, now_ns: u64, limits: &Limits) {
+        self.settle(now_ns.saturating_sub(limits.settle_ns));
         loop {
             while self.deliver_ready(limits) {}
-            let Some(toward) =
-                Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].tick(now_ns, limits))
-            else {
-                // A stream that tick has just given a start may have pieces ready.
-                if self.deliver_ready(limits) {
-                    continue;
-                }
-                return;
-            };
-            if !self.force(toward, now_ns, limits) {
+            let stuck =
+                Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].is_stuck(now_ns, limits));
+            if !stuck.is_some_and(|toward| self.force(toward, limits)) {
                 return;
             }
         }
     }
 
     /// The flow is over, for this reason: all that waits is handed on, holes as gaps, and all sessions reported.
-    pub(crate) fn end(&mut self, end: End, now_ns: u64, limits: &Limits) {
-        self.streams.iter_mut().filter(|stream| stream.next().is_none()).for_each(Stream::settle);
+    pub(crate) fn end(&mut self, end: End, limits: &Limits) {
+        self.settle(u64::MAX);
         loop {
             while self.deliver_ready(limits) {}
-            if self.is_over() || !Toward::BOTH.into_iter().any(|way| self.force(way, now_ns, limits)) {
+            if self.is_over() || !Toward::BOTH.into_iter().any(|way| self.force(way, limits)) {
                 break;
             }
         }
@@ -186,7 +180,16 @@ impl Flow {
             _ if self.finished == [true; 2] => End::Fin,
             other => other,
         };
-        self.conversation.end(end, self.last_ns, &mut self.reports);
+        self.conversation.end(end, &mut self.reports);
+    }
+
+    /// Starts the streams that were met in their middle before a time.
+    fn settle(&mut self, met_before_ns: u64) {
+        for toward in Toward::BOTH {
+            if self.streams[toward as usize].settle(met_before_ns) {
+                self.conversation.gap(toward, 0, &mut self.reports);
+            }
+        }
     }
 
     fn deliver_ready(&mut self, limits: &Limits) -> bool {
@@ -201,16 +204,22 @@ impl Flow {
         any
     }
 
-    fn force(&mut self, toward: Toward, now_ns: u64, limits: &Limits) -> bool {
-        match self.streams[toward as usize].force() {
-            Some(Step::Piece(piece)) => self.deliver(toward, &piece, 0, limits),
-            Some(Step::Gap(offset, len)) => {
-                self.conversation.gap(toward, offset, len, now_ns, &mut self.reports);
-                self.streams[toward as usize].advance(offset + len);
+    /// Moves a stream on: past its hole, past the hole of the opposite stream that it waits for, or, where
+    /// acknowledgements contradict each other, without waiting.
+    fn force(&mut self, toward: Toward, limits: &Limits) -> bool {
+        for way in [toward, toward.opposite()] {
+            let stream = &mut self.streams[way as usize];
+            if let (Some(len), Some(next)) = (stream.hole(), stream.next()) {
+                stream.advance(next + len);
+                self.conversation.gap(way, len, &mut self.reports);
+                return true;
             }
-            None => return false,
         }
-        true
+        let piece = self.streams[toward as usize].pop_regardless();
+        piece.is_some_and(|piece| {
+            self.deliver(toward, &piece, 0, limits);
+            true
+        })
     }
 
     fn deliver<B: AsRef<[u8]>>(&mut self, toward: Toward, piece: &Piece<B>, skip: usize, limits: &Limits) {
@@ -230,7 +239,7 @@ impl Flow {
         let bytes_end = offset + bytes.len() as u64;
         let from = bytes_end.max(self.streams[toward as usize].next().unwrap_or(0));
         if piece.end() > from {
-            self.conversation.gap(toward, from, piece.end() - from, piece.time_ns, &mut self.reports);
+            self.conversation.gap(toward, piece.end() - from, &mut self.reports);
         }
         match piece.mark {
             Mark::None => self.streams[toward as usize].advance(piece.end()),
@@ -238,7 +247,7 @@ impl Flow {
                 // FIN takes a sequence number of its own.
                 self.streams[toward as usize].advance(piece.end() + 1);
                 if !std::mem::replace(&mut self.finished[toward as usize], true) {
-                    self.conversation.fin(toward, piece.time_ns, &mut self.reports);
+                    self.conversation.fin(toward, &mut self.reports);
                 }
             }
             Mark::Reset => {

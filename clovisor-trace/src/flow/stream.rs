@@ -47,14 +47,6 @@ impl<B: AsRef<[u8]>> Piece<B> {
     }
 }
 
-/// What is next in a stream.
-pub(crate) enum Step {
-    /// Deliver this.
-    Piece(Piece<Vec<u8>>),
-    /// Bytes from the offset on, so many, were not captured.
-    Gap(u64, u64),
-}
-
 /// How an incoming piece was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -76,6 +68,8 @@ pub(crate) struct Stream {
     first_seq: Option<u32>,
     /// Highest offset that the receiver has acknowledged.
     acked: u64,
+    /// Lowest offset that the receiver has acknowledged.
+    first_acked: Option<u64>,
     queue: BTreeMap<u64, Piece<Vec<u8>>>,
     queued: usize,
     /// When the first sign of the stream was seen, while its start is not known.
@@ -91,6 +85,7 @@ impl Stream {
             next: None,
             first_seq: None,
             acked: 0,
+            first_acked: None,
             queue: BTreeMap::new(),
             queued: 0,
             met_ns: None,
@@ -123,6 +118,7 @@ impl Stream {
     /// The receiver has acknowledged all before this offset.
     pub(crate) fn acknowledge(&mut self, offset: u64) {
         self.acked = self.acked.max(offset);
+        self.first_acked = Some(self.first_acked.map_or(offset, |first| first.min(offset)));
     }
 
     /// Sequence number of the first byte, once it is known; it names the connection.
@@ -219,25 +215,26 @@ impl Stream {
         Some(piece)
     }
 
-    /// Moves on at all costs: past the hole, or past the wait for the opposite stream. `None` if nothing waits.
-    pub(crate) fn force(&mut self) -> Option<Step> {
+    /// The hole that holds the stream up: so many bytes are missing. An end that only acknowledgements tell is
+    /// as real as any other.
+    pub(crate) fn hole(&self) -> Option<u64> {
         let next = self.next?;
         let first = self.queue.first_key_value().map(|(offset, _)| *offset);
-        let reach = match first {
-            Some(offset) if offset <= next => return self.unqueue(next).map(Step::Piece),
-            Some(offset) => offset,
-            None => self.acked,
-        };
-        // A gap whose end only a keep-alive or a stray acknowledgement tells is as real as any other.
-        (reach > next).then(|| Step::Gap(next, reach - next))
+        first.unwrap_or(self.acked).checked_sub(next).filter(|len| *len > 0)
     }
 
-    /// Looks at the clock: fixes the start of a stream met in its middle, and says whether a hole has waited
-    /// long enough that [`force`](Self::force) is due.
-    pub(crate) fn tick(&mut self, now_ns: u64, limits: &Limits) -> bool {
-        if self.next.is_none() && self.met_ns.is_some_and(|met| met + limits.settle_ns <= now_ns) {
-            self.settle();
-        }
+    /// The next piece, although the opposite stream has not reached what it acknowledges.
+    pub(crate) fn pop_regardless(&mut self) -> Option<Piece<Vec<u8>>> {
+        let next = self.next?;
+        self.queue
+            .first_key_value()
+            .is_some_and(|(offset, _)| *offset <= next)
+            .then(|| self.unqueue(next))
+            .flatten()
+    }
+
+    /// Whether the stream has been held up for long enough, or by enough, that it must move on at all costs.
+    pub(crate) fn is_stuck(&mut self, now_ns: u64, limits: &Limits) -> bool {
         let Some(next) = self.next else { return false };
         if self.acked <= next && self.queued <= limits.stream {
             self.stalled_ns = None;
@@ -247,19 +244,22 @@ impl Stream {
         self.queued > limits.stream || since + limits.reorder_ns <= now_ns
     }
 
-    /// Takes the earliest sign of the stream as its start.
-    pub(crate) fn settle(&mut self) {
+    /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.
+    pub(crate) fn settle(&mut self, met_before_ns: u64) -> bool {
         let first = self.queue.first_key_value().map(|(offset, _)| *offset);
-        let acked = (self.acked > 0).then_some(self.acked);
-        if let Some(start) = first.into_iter().chain(acked).min() {
-            self.start(start);
+        let start = first.into_iter().chain(self.first_acked).min();
+        let due = self.next.is_none() && self.met_ns.is_some_and(|met| met <= met_before_ns);
+        match start.filter(|_| due) {
+            Some(start) => self.start(start),
+            None => return false,
         }
+        true
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`settle`](Self::settle) or [`is_stuck`](Self::is_stuck) will have something to say.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
         if self.next.is_none() {
-            let waits = !self.queue.is_empty() || self.acked > 0;
+            let waits = !self.queue.is_empty() || self.first_acked.is_some();
             return self.met_ns.filter(|_| waits).map(|met| met + limits.settle_ns);
         }
         self.stalled_ns.map(|since| since + limits.reorder_ns)

@@ -157,7 +157,7 @@ impl Table {
     /// Ends a flow, reports its sessions and remembers that it was there.
     fn finish(&mut self, key: &Key, end: End, cx: &mut Context<'_>) {
         let Some(mut flow) = self.flows.remove(key) else { return };
-        flow.end(end, cx.now_ns, cx.limits);
+        flow.end(end, cx.limits);
         cx.out.extend(flow.take_sessions());
         cx.ledger.flows_ended += 1;
         self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });

@@ -130,14 +130,15 @@ pub(crate) trait Conversation: Send {
     /// The next bytes of a stream.
     fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>);
 
-    /// `len` bytes of a stream from `offset` on were on the wire but not captured.
-    fn gap(&mut self, toward: Toward, offset: u64, len: u64, time_ns: u64, out: &mut Vec<Report>);
+    /// The next `len` bytes of a stream were on the wire but not captured; zero if the stream was met in its
+    /// middle, so that nobody knows how many came before.
+    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>);
 
     /// A stream has ended with [`End::Fin`].
-    fn fin(&mut self, toward: Toward, time_ns: u64, out: &mut Vec<Report>);
+    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>);
 
     /// The flow is over: everything still open is reported.
-    fn end(&mut self, end: End, time_ns: u64, out: &mut Vec<Report>);
+    fn end(&mut self, end: End, out: &mut Vec<Report>);
 
     /// Sessions that have begun.
     fn begun(&self) -> u64;

@@ -75,13 +75,13 @@ impl Conversation for Tcp {
         }
     }
 
-    fn gap(&mut self, _toward: Toward, _offset: u64, len: u64, _time_ns: u64, _out: &mut Vec<Report>) {
+    fn gap(&mut self, _toward: Toward, len: u64, _out: &mut Vec<Report>) {
         self.missing_bytes += len;
     }
 
-    fn fin(&mut self, _toward: Toward, _time_ns: u64, _out: &mut Vec<Report>) {}
+    fn fin(&mut self, _toward: Toward, _out: &mut Vec<Report>) {}
 
-    fn end(&mut self, end: End, _time_ns: u64, out: &mut Vec<Report>) {
+    fn end(&mut self, end: End, out: &mut Vec<Report>) {
         let outcome = match end {
             End::Fin => Outcome::Complete,
             End::Reset => Outcome::Reset,

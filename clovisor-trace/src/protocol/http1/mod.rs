@@ -37,8 +37,10 @@ pub(crate) struct Http1 {
     pending_memory: usize,
     /// Requests that nobody could read came since the newest in `pending`.
     requests_lost: bool,
-    /// Where the responses got out of step, until the next one that can be told.
-    responses_lost: Option<u64>,
+    /// Responses that nobody could read came since the last one that was told.
+    responses_lost: bool,
+    /// The client has sent a request without waiting for the response to the one before.
+    pipelined: bool,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -60,7 +62,8 @@ impl Http1 {
             begun: 0,
             pending_memory: 0,
             requests_lost: false,
-            responses_lost: None,
+            responses_lost: false,
+            pipelined: false,
         }
     }
 
@@ -99,20 +102,20 @@ impl Conversation for Http1 {
         }
     }
 
-    fn gap(&mut self, toward: Toward, offset: u64, len: u64, _time_ns: u64, out: &mut Vec<Report>) {
+    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>) {
         match toward {
             Toward::Server => self.request_gap(len, out),
-            Toward::Client => self.response_gap(offset, len, out),
+            Toward::Client => self.response_gap(len, out),
         }
     }
 
-    fn fin(&mut self, toward: Toward, time_ns: u64, out: &mut Vec<Report>) {
+    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>) {
         if toward == Toward::Client {
-            self.responses_end(time_ns, out);
+            self.responses_end(out);
         }
     }
 
-    fn end(&mut self, end: End, time_ns: u64, out: &mut Vec<Report>) {
+    fn end(&mut self, end: End, out: &mut Vec<Report>) {
         let outcome = match end {
             End::Fin => Outcome::Closed,
             End::Reset => Outcome::Reset,
@@ -121,7 +124,7 @@ impl Conversation for Http1 {
             End::Capture => Outcome::ResponseUnobserved,
         };
         if end == End::Fin {
-            self.responses_end(time_ns, out);
+            self.responses_end(out);
         }
         out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
         while let Some(left) = self.take_front() {

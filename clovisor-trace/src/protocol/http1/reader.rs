@@ -8,6 +8,25 @@ use super::body::{Body, Read};
 /// Longest method that is taken for one when looking whether bytes can be a request.
 const LONGEST_METHOD: usize = 32;
 
+/// Methods that bring a stream back into step (RFC 9110, RFC 5789, RFC 4918). An unknown one would not do:
+/// where the bytes before it were lost, it may be the end of a longer one.
+const RESYNC_METHODS: [&[u8]; 14] = [
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"REPORT",
+];
+
 /// Which kind of message the direction carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -167,7 +186,11 @@ fn starts_message(kind: Kind, bytes: &[u8]) -> bool {
             Kind::Response => {
                 line.get(..8).is_some_and(version) && line.get(9).is_some_and(u8::is_ascii_digit)
             }
-            Kind::Request => line.rsplit(|byte| *byte == b' ').next().is_some_and(version),
+            Kind::Request => {
+                let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+                RESYNC_METHODS.contains(&method)
+                    && line.rsplit(|byte| *byte == b' ').next().is_some_and(version)
+            }
         }
 }
 
@@ -209,6 +232,7 @@ mod tests {
         for (kind, bytes, found) in [
             (Kind::Request, "GET /a HTTP/1.1\r\nHost: b\r\n", true),
             (Kind::Request, "GET /a HTTP/1.1", false),
+            (Kind::Request, "ET /a HTTP/1.1\r\nHost: b\r\n", false),
             (Kind::Request, "some text of a body\r\n", false),
             (Kind::Response, "HTTP/1.1 200 OK\r\n", true),
             (Kind::Response, "HTTP/1.1 OK\r\n", false),

@@ -59,7 +59,7 @@ impl Http1 {
         }
         while self.pending.len() > limits.pipeline.max(1) {
             self.give_up(1, Outcome::Truncated, out);
-            self.responses_lost.get_or_insert(0);
+            self.responses_lost = true;
         }
     }
 
@@ -69,6 +69,8 @@ impl Http1 {
             let mut pending = Pending::new(chunk, offset);
             pending.after_loss = std::mem::take(&mut self.requests_lost);
             self.begun += 1;
+            let waiting = self.pending.back().filter(|before| !before.response_done);
+            self.pipelined |= waiting.is_some_and(|before| before.first_acked == pending.first_acked);
             self.pending_memory += pending.memory();
             self.pending.push_back(pending);
         }

@@ -46,12 +46,7 @@ impl Http1 {
                 }
                 Event::Head(taken, bytes) => {
                     self.response_part(chunk, taken, first_of_packet);
-                    self.response_head(
-                        ResponseHead::parse(&bytes, &limits.headers).ok(),
-                        offset,
-                        limits,
-                        out,
-                    );
+                    self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
                     at += taken;
                 }
                 Event::BodyEnd(taken) => {
@@ -62,7 +57,7 @@ impl Http1 {
                 Event::Invalid => {
                     let rest = chunk.bytes.len() - at;
                     self.response_part(chunk, rest, first_of_packet);
-                    self.responses_out_of_step(Outcome::Unparsed, offset, out);
+                    self.responses_out_of_step(Outcome::Unparsed, out);
                     at += rest;
                 }
             }
@@ -76,9 +71,10 @@ impl Http1 {
 
     /// The first byte of a response is here: finds the request that it answers.
     fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
-        let known = match self.responses_lost.take() {
-            None => self.next_in_step(chunk, offset),
-            Some(lost_from) => self.next_out_of_step(chunk, lost_from, out),
+        let known = if std::mem::take(&mut self.responses_lost) {
+            self.next_out_of_step(chunk, offset, out)
+        } else {
+            self.next_in_step(chunk, offset)
         };
         if !known && self.orphan.is_none() {
             self.begun += 1;
@@ -93,27 +89,29 @@ impl Http1 {
     /// Whether the oldest request without response is what a response in step answers.
     fn next_in_step(&self, chunk: &Chunk<'_>, offset: u64) -> bool {
         self.pending.iter().find(|pending| !pending.response_done).is_some_and(|pending| {
-            // The server cannot answer what it had not received a byte of. And where requests were lost
-            // before this one, only a client that sent it after all earlier responses shows whose turn it is.
-            let interim = pending.response_start_ns.is_some();
-            interim
-                || ((chunk.acked == 0 || chunk.acked > pending.offset())
-                    && (!pending.after_loss || pending.first_acked == offset))
+            // The server cannot answer what it had not received a byte of.
+            let received = chunk.acked == 0 || chunk.acked > pending.offset();
+            let goes_on = pending.response_start_ns.is_some();
+            goes_on || (received && (!pending.after_loss || self.is_proved(pending, offset)))
         })
     }
 
+    /// Whether a response that begins at the offset answers the request although messages before them were
+    /// lost: a client that waits for each response sent the request when it had all before this response, and
+    /// nothing of it. A client that pipelines proves nothing that way.
+    fn is_proved(&self, pending: &Pending, offset: u64) -> bool {
+        !self.pipelined && pending.first_acked == offset
+    }
+
     /// The same after responses were lost: the requests whose responses were among them are reported, and
-    /// true is returned only if a single one is left that this response can answer.
-    fn next_out_of_step(&mut self, chunk: &Chunk<'_>, lost_from: u64, out: &mut Vec<Report>) -> bool {
+    /// true is returned only if it is proved which request this response answers.
+    fn next_out_of_step(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
         let waiting =
             self.pending.iter().filter(|pending| !pending.response_done && pending.offset() < chunk.acked);
-        // A request sent after the client had bytes from the gap on comes after the responses in the gap.
-        let later = waiting.clone().filter(|pending| pending.first_acked > lost_from).count();
-        let (all, lost_requests) =
-            (waiting.clone().count(), waiting.clone().any(|pending| pending.after_loss));
-        let provable = !(lost_requests || self.requests_lost) && (all == 1 || later == 1);
-        self.give_up(if provable { all - 1 } else { all }, Outcome::CaptureGap, out);
-        provable
+        let all = waiting.clone().count();
+        let proved = waiting.clone().position(|pending| self.is_proved(pending, offset));
+        self.give_up(proved.unwrap_or(all), Outcome::CaptureGap, out);
+        proved.is_some()
     }
 
     fn response_part(&mut self, chunk: &Chunk<'_>, bytes: usize, first_of_packet: bool) {
@@ -123,14 +121,8 @@ impl Http1 {
     }
 
     /// The head of a response is whole, or turned out not to be one.
-    fn response_head(
-        &mut self,
-        head: Option<ResponseHead>,
-        offset: u64,
-        limits: &Limits,
-        out: &mut Vec<Report>,
-    ) {
-        let Some(head) = head else { return self.responses_out_of_step(Outcome::Unparsed, offset, out) };
+    fn response_head(&mut self, head: Option<ResponseHead>, limits: &Limits, out: &mut Vec<Report>) {
+        let Some(head) = head else { return self.responses_out_of_step(Outcome::Unparsed, out) };
         let memory = head.memory();
         let Some(answered) = self.answered() else { return };
         let method = answered.exchange.request.as_ref().map(|request| request.method.as_str());
@@ -147,7 +139,7 @@ impl Http1 {
             self.pending_memory += memory;
         }
         if lying {
-            return self.responses_out_of_step(Outcome::Unparsed, offset, out);
+            return self.responses_out_of_step(Outcome::Unparsed, out);
         }
         match after {
             After::Interim => {}
@@ -187,18 +179,18 @@ impl Http1 {
     }
 
     /// Nobody can tell where the response under way, if any, ends.
-    fn responses_out_of_step(&mut self, outcome: Outcome, offset: u64, out: &mut Vec<Report>) {
+    fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
             answered.spoil(outcome);
             self.response_end(None, out);
         }
         self.responses.state = State::Lost;
-        self.responses_lost.get_or_insert(offset);
+        self.responses_lost = true;
     }
 
     /// Bytes of the server were not captured.
-    pub(super) fn response_gap(&mut self, offset: u64, len: u64, out: &mut Vec<Report>) {
+    pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
         if let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) {
             answered.miss(len);
         }
@@ -212,14 +204,14 @@ impl Http1 {
                     }
                     self.response_end(None, out);
                 }
-                Skip::Lost => self.responses_out_of_step(Outcome::CaptureGap, offset, out),
+                Skip::Lost => self.responses_out_of_step(Outcome::CaptureGap, out),
             },
-            State::Head(_) | State::Hold(_) => self.responses_out_of_step(Outcome::CaptureGap, offset, out),
+            State::Head(_) | State::Hold(_) => self.responses_out_of_step(Outcome::CaptureGap, out),
         }
     }
 
     /// The server has said all.
-    pub(super) fn responses_end(&mut self, _time_ns: u64, out: &mut Vec<Report>) {
+    pub(super) fn responses_end(&mut self, out: &mut Vec<Report>) {
         if matches!(self.responses.state, State::Body(Body::UntilClose)) {
             self.response_end(None, out);
         }
