@@ -25,11 +25,10 @@ pub(super) fn name(exchange: &Exchange) -> Cow<'static, str> {
 }
 
 pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchange: &Exchange) {
+    addresses(attributes, session);
     if let Some(request) = &exchange.request {
         method(attributes, request);
         target(attributes, session, request);
-    } else {
-        addresses(attributes, session, None);
     }
     if let Some(response) = &exchange.response {
         set(attributes, "http.response.status_code", response.status);
@@ -71,7 +70,7 @@ fn method(attributes: &mut Attributes, request: &RequestHead) {
 fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead) {
     let (authority, path_and_query) = split_target(request);
     let authority = authority.map(redact::userinfo);
-    addresses(attributes, session, authority.as_deref().and_then(host_and_port));
+    set_some(attributes, "url.domain", authority.as_deref().and_then(host));
     let target = redact::query(path_and_query);
     match session.side {
         Side::Server => {
@@ -110,18 +109,14 @@ fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
     }
 }
 
-/// Host and port of an authority, the brackets of an IPv6 address left out (RFC 3986 section 3.2.2).
-fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+/// Host of an authority, the brackets of an IPv6 address left out (RFC 3986 section 3.2.2).
+fn host(authority: &str) -> Option<String> {
     let authority = authority.rsplit('@').next().unwrap_or_default();
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        return Some((host.to_owned(), port.strip_prefix(':').and_then(|port| port.parse().ok())));
-    }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port.parse().ok()?)),
-        None => (authority, None),
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next(),
+        None => authority.split(':').next(),
     };
-    (!host.is_empty()).then(|| (host.to_owned(), port))
+    host.filter(|host| !host.is_empty()).map(str::to_owned)
 }
 
 /// Headers that were asked for, the values of one name as a list.

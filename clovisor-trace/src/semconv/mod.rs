@@ -124,7 +124,7 @@ fn name(session: &Session) -> Cow<'static, str> {
 /// OpenTelemetry's attributes, and Clovisor's own facts.
 fn stable(attributes: &mut Attributes, session: &Session) {
     match &session.detail {
-        Detail::Tcp => addresses(attributes, session, None),
+        Detail::Tcp => addresses(attributes, session),
         Detail::Http(exchange) => http::attributes(attributes, session, exchange),
     }
     set_some(attributes, "error.type", error_type(session));
@@ -139,17 +139,17 @@ fn stable(attributes: &mut Attributes, session: &Session) {
     }
 }
 
-/// Who spoke to whom. `host` is what the request called the server, where it did.
-fn addresses(attributes: &mut Attributes, session: &Session, host: Option<(String, Option<u16>)>) {
+/// Who spoke to whom: the connection's own ends, whatever the request calls them (`url.domain` and `url.full`
+/// say that), so that a session can always be found by its four numbers.
+fn addresses(attributes: &mut Attributes, session: &Session) {
     let peer = match session.side {
         Side::Server => session.client,
         Side::Client => session.server,
     };
-    let (name, port) = host.unwrap_or_else(|| (session.server.ip().to_string(), None));
     set(attributes, "client.address", session.client.ip().to_string());
     set(attributes, "client.port", session.client.port());
-    set(attributes, "server.address", name);
-    set(attributes, "server.port", port.unwrap_or(session.server.port()));
+    set(attributes, "server.address", session.server.ip().to_string());
+    set(attributes, "server.port", session.server.port());
     set(attributes, "network.peer.address", peer.ip().to_string());
     set(attributes, "network.peer.port", peer.port());
     set(attributes, "network.transport", "tcp");

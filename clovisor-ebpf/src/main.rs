@@ -1,0 +1,78 @@
+//! The kernel side of Clovisor: two traffic control classifiers that copy chosen packets to user space.
+//!
+//! A packet goes through [`packet`] (where are its headers?), [`select`] (is it wanted?) and [`emit`] (copy
+//! it), and gets exactly one [`Verdict`], which is counted. It refuses to judge what a packet means: no
+//! payload is looked at here.
+//!
+//! Invariants: no packet is changed, and every path returns "go on with the chain".
+#![no_std]
+#![no_main]
+
+mod emit;
+mod maps;
+mod packet;
+mod select;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
+use clovisor_common::{Verdict, direction};
+use packet::Headers;
+
+/// TC_ACT_UNSPEC for classifiers and TCX_NEXT for tcx: both let the next program of the chain decide.
+const GO_ON: i32 = -1;
+
+/// What the pod sends: the host side of its veth receives it.
+#[classifier]
+fn handle_ingress(ctx: TcContext) -> i32 {
+    run(&ctx, direction::FROM_POD)
+}
+
+/// What the pod receives: the host side of its veth sends it.
+#[classifier]
+fn handle_egress(ctx: TcContext) -> i32 {
+    run(&ctx, direction::TO_POD)
+}
+
+#[inline(always)]
+fn run(ctx: &TcContext, direction: u8) -> i32 {
+    let verdict = judge(ctx, direction).unwrap_or_else(|verdict| verdict);
+    maps::count(verdict, direction);
+    // The level is a constant of the loaded program (user space sets it before loading), so at any level but
+    // debug the verifier removes these lines. aya-log writes to a ring buffer, which needs kernel 5.8; all
+    // else here would do with 5.2.
+    match verdict {
+        Verdict::Malformed => {
+            debug!(ctx, "malformed packet: interface {}, {} bytes", maps::interface(ctx), ctx.len());
+        }
+        Verdict::LostNoRoom | Verdict::LostNoReader => {
+            debug!(ctx, "packet lost: interface {}, {} bytes", maps::interface(ctx), ctx.len());
+        }
+        _ => {}
+    }
+    GO_ON
+}
+
+/// The way of one packet. `Err` is the verdict of a packet that goes no further.
+#[inline(always)]
+fn judge(ctx: &TcContext, direction: u8) -> Result<Verdict, Verdict> {
+    let interface = maps::interface(ctx);
+    let mut headers = Headers::default();
+    packet::parse(ctx, &mut headers)?;
+    let choice = select::choose(&headers, interface, direction)?;
+    let now = emit::now();
+    select::remember(&headers, choice, interface, direction, now);
+    emit::emit(ctx, &headers, choice, interface, direction, now)
+}
+
+/// Nothing here can panic; the compiler wants it written down.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel gives `bpf_perf_event_output` and `bpf_ktime_get_ns` only to programs that say they are
+/// GPL-compatible.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,64 @@
+//! The maps, their sizes, and the counting of verdicts.
+//!
+//! Names and layouts are those of [`clovisor_common`]. Hash maps take memory for all their entries when they
+//! are created (or as they fill, with BPF_F_NO_PREALLOC); the sizes below are chosen for one node.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerfEventByteArray};
+use aya_ebpf::programs::TcContext;
+use clovisor_common::{EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict};
+
+/// Listening ports: 500 pods (well above kubelet's default of 110) with 32 ports each.
+const MAX_PORTS: u32 = 16_384;
+/// Egress targets: 500 pods with 32 targets each.
+const MAX_EGRESS: u32 = 16_384;
+/// Connections remembered at a time; the least recently used goes first. About 8 MB.
+const MAX_SESSIONS: u32 = 65_536;
+/// Fragmented datagrams in flight at a time. TCP rarely fragments (path MTU discovery), and a datagram is
+/// whole or dead within 30 s (`net.ipv4.ipfrag_time`).
+const MAX_FRAGMENTS: u32 = 4_096;
+/// Allocates entries when they are added: most nodes have far fewer rules than the limits.
+const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+
+/// Listening ports of pods; user space writes.
+#[map(name = "dports2proto")]
+pub(crate) static PORTS: HashMap<PortKey, u8> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+
+/// Outbound targets of pods; user space writes.
+#[map(name = "egress_lookup_table")]
+pub(crate) static EGRESS: HashMap<EgressKey, u8> = HashMap::with_max_entries(MAX_EGRESS, NO_PREALLOC);
+
+/// Connections seen lately.
+#[map(name = "sessions")]
+pub(crate) static SESSIONS: LruHashMap<SessionKey, SessionValue> =
+    LruHashMap::with_max_entries(MAX_SESSIONS, 0);
+
+/// What was chosen for a datagram whose later fragments are still to come.
+#[map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
+    LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+
+/// The way to user space. The number of CPUs, which only the loader knows, sets its size.
+#[map(name = "packets")]
+pub(crate) static PACKETS: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// Packets by verdict and direction.
+#[map(name = "verdicts")]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNTERS, 0);
+
+/// Counts a packet.
+#[inline(always)]
+pub(crate) fn count(verdict: Verdict, direction: u8) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict.index(direction)) {
+        // SAFETY: the pointer is this CPU's own slot, and a classifier is not interrupted by another one on
+        // its CPU: both hooks run with bottom halves disabled.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Index of the interface that the packet is at.
+#[inline(always)]
+pub(crate) fn interface(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel gives a valid `__sk_buff` for as long as the program runs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}

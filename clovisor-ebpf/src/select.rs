@@ -1,0 +1,120 @@
+//! Whether a packet is wanted, and by which rule.
+//!
+//! The pod's own port decides before its egress targets: a pod that listens on 8080 and also calls another
+//! pod's 8080 has a different own port in each of the two connections.
+
+use clovisor_common::{
+    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict,
+    direction, side,
+};
+
+use crate::maps::{EGRESS, FRAGMENTS, PORTS, SESSIONS};
+use crate::packet::{Headers, Part};
+
+/// BPF_ANY: create or replace.
+const CREATE_OR_REPLACE: u64 = 0;
+/// BPF_NOEXIST: create, or leave what another CPU created in the meantime.
+const CREATE: u64 = 1;
+
+/// The rule that picked a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    /// One of [`side`].
+    pub(crate) side: u8,
+    /// One of [`clovisor_common::protocol`].
+    pub(crate) protocol: u8,
+}
+
+/// Chooses a packet, or says why not.
+#[inline(always)]
+pub(crate) fn choose(headers: &Headers, interface: u32, direction: u8) -> Result<Choice, Verdict> {
+    if headers.part == Part::Later {
+        // SAFETY: the value is copied at once; should another CPU reuse the entry meanwhile, a fragment is
+        // judged by a neighbour's rule, and user space drops it for want of a datagram.
+        let kept = unsafe { FRAGMENTS.get(fragment_key(headers, interface)) };
+        let kept = kept.ok_or(Verdict::FragmentNotSelected)?;
+        return Ok(Choice { side: kept.side, protocol: kept.protocol });
+    }
+    let choice = by_ports(headers, interface, direction).ok_or(Verdict::NotSelected)?;
+    if headers.part == Part::First {
+        let kept = FragmentValue { side: choice.side, protocol: choice.protocol, pad: [0; 2] };
+        // A full LRU map makes room; should it fail, the later fragments are counted as not selected.
+        let _ = FRAGMENTS.insert(fragment_key(headers, interface), kept, CREATE_OR_REPLACE);
+    }
+    Ok(choice)
+}
+
+#[inline(always)]
+fn by_ports(headers: &Headers, interface: u32, direction: u8) -> Option<Choice> {
+    let (own_port, port, address) = if direction == direction::FROM_POD {
+        (headers.source_port, headers.destination_port, headers.destination)
+    } else {
+        (headers.destination_port, headers.source_port, headers.source)
+    };
+    // SAFETY: here and below the value is one byte, copied at once.
+    if let Some(protocol) = unsafe { PORTS.get(PortKey { interface, port: own_port, pad: 0 }) } {
+        return Some(Choice { side: side::SERVER, protocol: *protocol });
+    }
+    let mut key = EgressKey { interface, port, pad: 0, address };
+    // SAFETY: as above.
+    let mut found = unsafe { EGRESS.get(key) };
+    if found.is_none() {
+        key.address = ANY_ADDRESS;
+        // SAFETY: as above.
+        found = unsafe { EGRESS.get(key) };
+    }
+    found.map(|protocol| Choice { side: side::CLIENT, protocol: *protocol })
+}
+
+/// Notes the time of the connection's newest packet with payload.
+#[inline(always)]
+pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) {
+    if headers.part == Part::Later {
+        return;
+    }
+    // The client is at the other end from the pod where the pod serves.
+    let from_client = (direction == direction::FROM_POD) == (choice.side == side::CLIENT);
+    let key = if from_client {
+        SessionKey {
+            client: headers.source,
+            server: headers.destination,
+            client_port: headers.source_port,
+            server_port: headers.destination_port,
+            interface,
+        }
+    } else {
+        SessionKey {
+            client: headers.destination,
+            server: headers.source,
+            client_port: headers.destination_port,
+            server_port: headers.source_port,
+            interface,
+        }
+    };
+    let newest = if headers.has_payload { now } else { 0 };
+    match SESSIONS.get_ptr_mut(key) {
+        // SAFETY: an element of a live map; each field is written whole, by the CPU that saw the packet.
+        Some(value) if newest != 0 => unsafe {
+            if from_client {
+                (*value).request_ns = newest;
+            } else {
+                (*value).response_ns = newest;
+            }
+        },
+        Some(_) => {}
+        None => {
+            let value = if from_client {
+                SessionValue { request_ns: newest, response_ns: 0 }
+            } else {
+                SessionValue { request_ns: 0, response_ns: newest }
+            };
+            // Losing the race against another CPU costs one timestamp of a connection just begun.
+            let _ = SESSIONS.insert(key, value, CREATE);
+        }
+    }
+}
+
+#[inline(always)]
+fn fragment_key(headers: &Headers, interface: u32) -> FragmentKey {
+    FragmentKey { source: headers.source, destination: headers.destination, id: headers.id, interface }
+}

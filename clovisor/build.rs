@@ -1,0 +1,71 @@
+//! Builds the kernel side (`clovisor-ebpf`) and leaves its objects in `OUT_DIR`, where the agent and its
+//! kernel tests include them from. It refuses to install anything: what is missing is said in one paragraph.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+#[path = "../xtask/src/toolchain.rs"]
+mod toolchain;
+
+/// The binaries of `clovisor-ebpf`; each becomes `OUT_DIR/<name>.bpf.o`.
+const OBJECTS: [&str; 2] = ["clovisor", "foreign"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let variable =
+        |name| env::var_os(name).map(PathBuf::from).ok_or(format!("{name} is not set: run by cargo"));
+    let here = variable("CARGO_MANIFEST_DIR")?;
+    let out = variable("OUT_DIR")?;
+    let workspace = here.parent().ok_or("the package is not in a workspace")?;
+    watch(workspace);
+
+    let toolchain =
+        toolchain::find().map_err(|missing| format!("the kernel side cannot be compiled: {missing}"))?;
+    let target_dir = out.join("bpf");
+    let mut command = toolchain.command(&workspace.join("clovisor-ebpf"), &target_dir);
+    run(&mut command)?;
+    for name in OBJECTS {
+        let built = target_dir.join(toolchain::TARGET).join("release").join(name);
+        let kept = out.join(format!("{name}.bpf.o"));
+        std::fs::copy(&built, &kept)
+            .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), kept.display()))?;
+    }
+    Ok(())
+}
+
+/// Says what this build depends on; without this, cargo would run it again for any change in the package.
+fn watch(workspace: &Path) {
+    let sources = ["clovisor-ebpf", "clovisor-common", "xtask/src/toolchain.rs", "Cargo.lock"];
+    for source in sources {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+    for path in toolchain::traces() {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+    for name in toolchain::VARIABLES {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "the kernel side does not compile ({}); the command was {command:?}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}

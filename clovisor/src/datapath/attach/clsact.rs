@@ -1,0 +1,179 @@
+//! Attaching by clsact: one direct-action bpf filter on each hook, in front of all others if it can be.
+//!
+//! The chain runs by `pref`; 1 is the first. Filters of kind bpf for all protocols may share a pref, and the
+//! kernel puts the newest in front, so a foreign bpf filter at pref 1 does not keep us from being first. A
+//! classifier of another kind or protocol at pref 1 does.
+//!
+//! It refuses to touch a filter that is not in its hands, and a qdisc that no Clovisor made.
+
+use std::io;
+
+use nix::libc;
+
+use super::error::AttachError;
+use super::netlink::{ALL_PROTOCOLS, BPF, Filter, Hook, Qdisc, TrafficControl};
+use super::owner::Owner;
+use crate::datapath::interface::Interface;
+
+/// Prefs that are tried, from the first on, before giving up.
+const TRIES: usize = 16;
+
+/// Our filters on one interface.
+pub(super) struct Clsact {
+    filters: Vec<Filter>,
+    owner: Owner,
+    /// Whether no foreign filter ran before ours when they were added.
+    pub(super) first: bool,
+}
+
+/// Puts one filter on each hook. `programs` are the file descriptors, in the order of [`Hook::BOTH`].
+///
+/// With `must_be_first` a place behind another filter is an error, and nothing stays behind.
+pub(super) async fn attach(
+    tc: &TrafficControl,
+    interface: &Interface,
+    id: u32,
+    programs: [u32; 2],
+    must_be_first: bool,
+) -> Result<Clsact, AttachError> {
+    let made = prepare(tc, interface).await?;
+    let owner = Owner { id, made_clsact: made };
+    let mut clsact = Clsact { filters: Vec::new(), owner, first: true };
+    for (hook, program) in Hook::BOTH.into_iter().zip(programs) {
+        let placed = place(tc, interface, hook, owner, program, must_be_first).await;
+        match placed {
+            Ok((filter, first)) => {
+                clsact.filters.push(filter);
+                clsact.first &= first;
+            }
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = clsact.detach(tc, interface).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(clsact)
+}
+
+/// Sees to it that there is a clsact, and says whether a Clovisor made it.
+async fn prepare(tc: &TrafficControl, interface: &Interface) -> Result<bool, AttachError> {
+    let fault = || AttachError::netlink("look for a clsact qdisc", &interface.name);
+    match tc.qdisc(interface.index).await.map_err(fault())? {
+        Qdisc::Other(kind) => return Err(AttachError::Occupied { interface: interface.name.clone(), kind }),
+        Qdisc::None => {
+            let fault = AttachError::netlink("create a clsact qdisc", &interface.name);
+            if tc.create_clsact(interface.index).await.map_err(fault)? {
+                return Ok(true);
+            }
+        }
+        Qdisc::Clsact => {}
+    }
+    for hook in Hook::BOTH {
+        let filters = tc.filters(interface.index, hook).await.map_err(fault())?;
+        if filters.iter().filter_map(owner_of).any(|owner| owner.made_clsact) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Adds one filter, at the first pref that takes it, and says whether it is the first of the chain.
+async fn place(
+    tc: &TrafficControl,
+    interface: &Interface,
+    hook: Hook,
+    owner: Owner,
+    program: u32,
+    must_be_first: bool,
+) -> Result<(Filter, bool), AttachError> {
+    let fault = || AttachError::netlink("list the filters", &interface.name);
+    let there = tc.filters(interface.index, hook).await.map_err(fault())?;
+    let name = owner.filter_name(hook);
+    for pref in (1..).filter(|&pref| can_share(&there, pref)).take(TRIES) {
+        if must_be_first && there.iter().any(|filter| is_foreign(filter) && filter.pref < pref) {
+            return Err(AttachError::NotFirst { interface: interface.name.clone(), hook });
+        }
+        match tc.add_filter(interface.index, hook, pref, &name, program).await {
+            Ok(()) => {}
+            // Somebody took this pref meanwhile, or with a filter that cannot be listed: the next one.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST)) => continue,
+            Err(error) => return Err(AttachError::netlink("add a bpf filter", &interface.name)(error)),
+        }
+        let now = tc.filters(interface.index, hook).await.map_err(fault())?;
+        let first = is_first(&now, &name);
+        let ours = now.into_iter().find(|filter| filter.name.as_deref() == Some(&name));
+        let gone = || fault()(io::Error::from_raw_os_error(libc::ENOENT));
+        return Ok((ours.ok_or_else(gone)?, first));
+    }
+    Err(AttachError::Full { interface: interface.name.clone(), hook })
+}
+
+impl Clsact {
+    /// Removes our filters, and the qdisc where a Clovisor made it and nothing is left on it.
+    pub(super) async fn detach(&self, tc: &TrafficControl, interface: &Interface) -> Result<(), AttachError> {
+        for filter in &self.filters {
+            let fault = AttachError::netlink("delete our filter", &interface.name);
+            tc.delete_filter(interface.index, filter).await.map_err(fault)?;
+        }
+        if self.owner.made_clsact {
+            delete_if_empty(tc, interface.index)
+                .await
+                .map_err(AttachError::netlink("delete our clsact qdisc", &interface.name))?;
+        }
+        Ok(())
+    }
+
+    /// Whether both filters are still there, with no foreign filter in front.
+    pub(super) async fn leads(&self, tc: &TrafficControl, interface: &Interface) -> io::Result<bool> {
+        for hook in Hook::BOTH {
+            let now = tc.filters(interface.index, hook).await?;
+            if !is_first(&now, &self.owner.filter_name(hook)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Deletes the clsact if no filter is on it; says whether it did. The kernel has no "delete if empty": a
+/// filter that somebody adds between the look and the deletion goes with it.
+pub(super) async fn delete_if_empty(tc: &TrafficControl, interface: u32) -> io::Result<bool> {
+    for hook in Hook::BOTH {
+        if !tc.filters(interface, hook).await?.is_empty() {
+            return Ok(false);
+        }
+    }
+    match tc.delete_clsact(interface).await {
+        Ok(()) => Ok(true),
+        // Gone already, alone or with its interface.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EINVAL)) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The Clovisor that a filter belongs to.
+pub(super) fn owner_of(filter: &Filter) -> Option<Owner> {
+    if filter.kind != BPF {
+        return None;
+    }
+    Owner::of(filter.name.as_deref()?, filter.hook)
+}
+
+fn is_foreign(filter: &Filter) -> bool {
+    owner_of(filter).is_none() && filter.chain == 0
+}
+
+/// Whether a bpf filter for all protocols may take this pref.
+fn can_share(filters: &[Filter], pref: u16) -> bool {
+    let at_pref = filters.iter().filter(|filter| filter.pref == pref && filter.chain == 0);
+    at_pref.into_iter().all(|filter| filter.kind == BPF && filter.protocol == ALL_PROTOCOLS)
+}
+
+/// Whether only filters of Clovisors, which let the chain go on, come before the one of this name.
+fn is_first(filters: &[Filter], name: &str) -> bool {
+    let mut chain = filters.iter().filter(|filter| filter.chain == 0);
+    chain.by_ref().take_while(|filter| !is_foreign(filter)).any(|filter| filter.name.as_deref() == Some(name))
+}

@@ -1,0 +1,308 @@
+//! The classifiers on an interface's two hooks, first in the chain, and off again without a trace.
+//!
+//! Two ways: [`clsact`] filters, cheap and on any kernel, and [`tcx`] links, for where a foreign tcx program
+//! would keep the packets from clsact. [`Way::Auto`] takes the first that will see all packets.
+//!
+//! It refuses to delete what is not its own: see [`owner`] and [`sweep`]. Invariants: an interface is
+//! attached on both hooks or on none; a failed attach leaves nothing behind.
+
+mod clsact;
+mod error;
+mod netlink;
+mod owner;
+mod sweep;
+mod tcx;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use clovisor_common::name;
+use tokio::task::AbortHandle;
+
+use self::netlink::TrafficControl;
+use self::owner::Instance;
+use super::interface::{Interface, InterfaceError, Orientation};
+use super::kernel::{Kernel, KernelError};
+
+pub use self::error::AttachError;
+pub use self::netlink::Hook;
+pub use self::sweep::Swept;
+
+/// How often an interface is attached anew because something came in front, before giving in: another
+/// program that also insists on being first would make it go on for ever.
+const MAX_REATTACHED: u32 = 8;
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// clsact, or tcx where clsact would not see all packets.
+    #[default]
+    Auto,
+    /// clsact, even behind other filters.
+    Clsact,
+    /// tcx.
+    Tcx,
+}
+
+/// How an interface is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By clsact filters.
+    Clsact,
+    /// By tcx links.
+    Tcx,
+}
+
+/// An attached interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The interface.
+    pub interface: Interface,
+    /// How.
+    pub how: How,
+    /// Whether no foreign program runs before ours. If not, it may keep packets from us: worth a warning.
+    pub first: bool,
+}
+
+/// Attaches, and remembers what it attached. Call [`Self::detach_all`] before dropping it: clsact filters
+/// outlive the process (and are then removed by the next [`Self::sweep`]).
+pub struct Attacher {
+    netlink: rtnetlink::Handle,
+    tc: TrafficControl,
+    instance: Instance,
+    held: BTreeMap<u32, Held>,
+    connection: AbortHandle,
+}
+
+struct Held {
+    attached: Attached,
+    way: Way,
+    hold: Hold,
+    reattached: u32,
+}
+
+enum Hold {
+    Clsact(clsact::Clsact),
+    /// Dropping the links detaches.
+    Tcx {
+        _links: tcx::Tcx,
+    },
+}
+
+impl Attacher {
+    /// Opens a netlink connection in the network namespace of the calling thread, and claims an instance id.
+    /// To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AttachError::Connection`] and [`AttachError::Identity`].
+    #[expect(clippy::unused_async, reason = "it needs the runtime, which an async function cannot lack")]
+    pub async fn new() -> Result<Self, AttachError> {
+        let instance = Instance::new().map_err(AttachError::Identity)?;
+        let (connection, netlink, _) = rtnetlink::new_connection().map_err(AttachError::Connection)?;
+        let connection = tokio::spawn(connection).abort_handle();
+        let tc = TrafficControl::new(netlink.clone());
+        Ok(Self { netlink, tc, instance, held: BTreeMap::new(), connection })
+    }
+
+    /// Looks up an interface by name.
+    ///
+    /// # Errors
+    /// See [`InterfaceError`].
+    pub async fn interface(&self, name: &str) -> Result<Interface, InterfaceError> {
+        Interface::find(&self.netlink, name).await
+    }
+
+    /// What is attached, by interface index.
+    pub fn attached(&self) -> impl Iterator<Item = &Attached> {
+        self.held.values().map(|held| &held.attached)
+    }
+
+    /// Puts both classifiers on an interface. Set its rules before, or packets are not selected yet.
+    ///
+    /// By tcx this blocks the thread for about 25 ms.
+    ///
+    /// # Errors
+    /// See [`AttachError`]; nothing stays attached then.
+    pub async fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        interface: &Interface,
+        way: Way,
+    ) -> Result<Attached, AttachError> {
+        if self.held.contains_key(&interface.index) {
+            return Err(AttachError::Already(interface.name.clone()));
+        }
+        self.attach_anew(kernel, interface, way, 0).await
+    }
+
+    async fn attach_anew(
+        &mut self,
+        kernel: &mut Kernel,
+        interface: &Interface,
+        way: Way,
+        reattached: u32,
+    ) -> Result<Attached, AttachError> {
+        let (hold, how, first) = match way {
+            Way::Tcx => by_tcx(kernel, interface)?,
+            Way::Clsact => self.by_clsact(kernel, interface, false).await?,
+            Way::Auto => self.by_best(kernel, interface).await?,
+        };
+        let attached = Attached { interface: interface.clone(), how, first };
+        let held = Held { attached: attached.clone(), way, hold, reattached };
+        self.held.insert(interface.index, held);
+        Ok(attached)
+    }
+
+    async fn by_best(&self, kernel: &mut Kernel, interface: &Interface) -> Result<Placed, AttachError> {
+        let chains = Hook::BOTH.map(|hook| tcx::Chain::of(interface, hook));
+        if chains.iter().flatten().any(tcx::Chain::has_foreign) {
+            return by_tcx(kernel, interface);
+        }
+        let has_tcx = chains.iter().all(Option::is_some);
+        match self.by_clsact(kernel, interface, true).await {
+            Err(AttachError::NotFirst { .. } | AttachError::Occupied { .. }) if has_tcx => {
+                by_tcx(kernel, interface)
+            }
+            Err(AttachError::NotFirst { .. }) => self.by_clsact(kernel, interface, false).await,
+            other => other,
+        }
+    }
+
+    async fn by_clsact(
+        &self,
+        kernel: &mut Kernel,
+        interface: &Interface,
+        must_be_first: bool,
+    ) -> Result<Placed, AttachError> {
+        let [ingress, egress] = programs(interface);
+        let programs = [program_fd(kernel, ingress)?, program_fd(kernel, egress)?];
+        let clsact = clsact::attach(&self.tc, interface, self.instance.id, programs, must_be_first).await?;
+        // A foreign tcx program may be there all the same, where the user wants clsact.
+        let behind_tcx =
+            Hook::BOTH.iter().filter_map(|&hook| tcx::Chain::of(interface, hook)).any(|c| c.has_foreign());
+        let first = clsact.first && !behind_tcx;
+        Ok((Hold::Clsact(clsact), How::Clsact, first))
+    }
+
+    /// Takes both classifiers off an interface and removes its rules. An interface that is not attached, or
+    /// gone, is fine.
+    ///
+    /// # Errors
+    /// See [`AttachError`]; the interface is then no longer remembered, and a sweep will find the rest.
+    pub async fn detach(&mut self, kernel: &mut Kernel, interface: u32) -> Result<(), AttachError> {
+        let detached = match self.held.remove(&interface) {
+            Some(held) => self.release(&held).await,
+            None => Ok(()),
+        };
+        let cleared = kernel.clear_rules(interface);
+        detached.and(cleared.map_err(AttachError::from))
+    }
+
+    /// Detaches all interfaces; goes on after an error, and returns the first.
+    ///
+    /// # Errors
+    /// See [`Self::detach`].
+    pub async fn detach_all(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
+        let mut result = Ok(());
+        for interface in self.held.keys().copied().collect::<Vec<_>>() {
+            result = result.and(self.detach(kernel, interface).await);
+        }
+        result
+    }
+
+    async fn release(&self, held: &Held) -> Result<(), AttachError> {
+        match &held.hold {
+            Hold::Clsact(clsact) => clsact.detach(&self.tc, &held.attached.interface).await,
+            Hold::Tcx { .. } => Ok(()),
+        }
+    }
+
+    /// Removes the leftovers of Clovisors that are gone, on all interfaces of this network namespace.
+    ///
+    /// # Errors
+    /// [`AttachError::Netlink`].
+    pub async fn sweep(&self) -> Result<Swept, AttachError> {
+        let swept = sweep::sweep(&self.tc, self.instance.id).await;
+        swept.map_err(AttachError::netlink("sweep leftovers", "this network namespace"))
+    }
+
+    /// Looks whether ours still run first on the interfaces attached by [`Way::Auto`], and attaches those
+    /// anew where something came in front or took ours off. Returns what was done, by interface; nothing
+    /// where all is well. Meant to be called every second or two.
+    pub async fn recheck(&mut self, kernel: &mut Kernel) -> Vec<(u32, Result<Attached, AttachError>)> {
+        let mut done = Vec::new();
+        for index in self.held.keys().copied().collect::<Vec<_>>() {
+            if !self.needs_reattaching(kernel, index).await {
+                continue;
+            }
+            let Some(held) = self.held.remove(&index) else { continue };
+            let released = self.release(&held).await;
+            let Held { attached, way, hold, reattached } = held;
+            // Links go before new ones come: the kernel takes a program once a hook.
+            drop(hold);
+            let result = match released {
+                Ok(()) => self.attach_anew(kernel, &attached.interface, way, reattached + 1).await,
+                Err(error) => Err(error),
+            };
+            done.push((index, result));
+        }
+        done
+    }
+
+    async fn needs_reattaching(&self, kernel: &mut Kernel, index: u32) -> bool {
+        let Some(held) = self.held.get(&index) else { return false };
+        if held.way != Way::Auto || held.reattached >= MAX_REATTACHED {
+            return false;
+        }
+        let interface = &held.attached.interface;
+        let chains = Hook::BOTH.map(|hook| tcx::Chain::of(interface, hook));
+        match &held.hold {
+            Hold::Clsact(clsact) => {
+                let behind_tcx = chains.iter().flatten().any(tcx::Chain::has_foreign);
+                // Where it was not first to begin with, trying again changes nothing. An interface that
+                // cannot be asked is gone, which its owner will learn from the kernel's link messages.
+                let lost = held.attached.first && !clsact.leads(&self.tc, interface).await.unwrap_or(true);
+                behind_tcx || lost
+            }
+            Hold::Tcx { .. } => {
+                let [Some(ingress), Some(egress)] = chains else { return false };
+                let names = programs(interface);
+                let ids = names.map(|name| tcx::program_id(kernel, name));
+                let [Ok(ingress_id), Ok(egress_id)] = ids else { return false };
+                !(ingress.leads(ingress_id) && egress.leads(egress_id))
+            }
+        }
+    }
+}
+
+impl Drop for Attacher {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// What holds, how, and whether first.
+type Placed = (Hold, How, bool);
+
+fn by_tcx(kernel: &mut Kernel, interface: &Interface) -> Result<Placed, AttachError> {
+    if tcx::Chain::of(interface, Hook::Ingress).is_none() {
+        return Err(AttachError::TcxUnsupported);
+    }
+    let links = tcx::attach(kernel, interface, programs(interface))?;
+    Ok((Hold::Tcx { _links: links }, How::Tcx, true))
+}
+
+/// The program for each of [`Hook::BOTH`]. Which way a packet goes depends on the side that the interface is
+/// seen from; choosing the program here costs nothing for each packet.
+fn programs(interface: &Interface) -> [&'static str; 2] {
+    match interface.orientation {
+        Orientation::Host => [name::INGRESS, name::EGRESS_PROGRAM],
+        Orientation::Pod => [name::EGRESS_PROGRAM, name::INGRESS],
+    }
+}
+
+fn program_fd(kernel: &mut Kernel, name: &'static str) -> Result<u32, KernelError> {
+    let fd = kernel.program(name)?.fd();
+    let fd = fd.map_err(|source| KernelError::Program { name, source })?;
+    Ok(fd.as_fd().as_raw_fd().cast_unsigned())
+}

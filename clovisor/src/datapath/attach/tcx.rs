@@ -1,0 +1,82 @@
+//! Attaching by tcx (kernel 6.6): one link on each hook, first in the chain. Links vanish with the process.
+//!
+//! It costs a kernel grace period a link, about 25 ms an interface spent under the kernel's network
+//! configuration lock, so it is for where clsact will not do: all tcx programs of an interface run before
+//! any clsact filter, and one that gives a final verdict keeps the packets from clsact.
+
+use aya::programs::SchedClassifier;
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
+use clovisor_common::name;
+
+use super::error::AttachError;
+use super::netlink::Hook;
+use crate::datapath::interface::Interface;
+use crate::datapath::kernel::{Kernel, KernelError};
+
+/// Our links on one interface; dropping them detaches.
+pub(super) struct Tcx {
+    _links: Vec<SchedClassifierLink>,
+}
+
+/// Puts one link on each hook, in front of all others. `programs` are the names, in the order of
+/// [`Hook::BOTH`].
+pub(super) fn attach(
+    kernel: &mut Kernel,
+    interface: &Interface,
+    programs: [&'static str; 2],
+) -> Result<Tcx, AttachError> {
+    let mut links = Vec::with_capacity(2);
+    for (hook, name) in Hook::BOTH.into_iter().zip(programs) {
+        let program = kernel.program(name)?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let link = program
+            .attach_with_options(&interface.name, attach_type(hook), options)
+            .and_then(|id| program.take_link(id))
+            .map_err(|source| AttachError::Tcx { interface: interface.name.clone(), hook, source })?;
+        links.push(link);
+    }
+    Ok(Tcx { _links: links })
+}
+
+/// What runs on a hook by tcx.
+pub(super) struct Chain {
+    /// Program ids, in the order in which they run, and whether each is a Clovisor's.
+    programs: Vec<(u32, bool)>,
+}
+
+impl Chain {
+    /// Reads it; `None` where the kernel has no tcx, or the interface is gone.
+    pub(super) fn of(interface: &Interface, hook: Hook) -> Option<Self> {
+        let (_, programs) = SchedClassifier::query_tcx(&interface.name, attach_type(hook)).ok()?;
+        let is_ours = |program: &str| [name::INGRESS, name::EGRESS_PROGRAM].contains(&program);
+        let programs = programs
+            .iter()
+            .map(|program| (program.id(), program.name_as_str().is_some_and(is_ours)))
+            .collect();
+        Some(Self { programs })
+    }
+
+    /// Whether a program of somebody else is there. Clovisors let the chain go on.
+    pub(super) fn has_foreign(&self) -> bool {
+        self.programs.iter().any(|&(_, ours)| !ours)
+    }
+
+    /// Whether the program `id` is there with no foreign one in front.
+    pub(super) fn leads(&self, id: u32) -> bool {
+        self.programs.iter().take_while(|&&(_, ours)| ours).any(|&(program, _)| program == id)
+    }
+}
+
+/// The kernel's id of a program of ours.
+pub(super) fn program_id(kernel: &mut Kernel, name: &'static str) -> Result<u32, KernelError> {
+    let info = kernel.program(name)?.info();
+    info.map(|info| info.id()).map_err(|source| KernelError::Program { name, source })
+}
+
+fn attach_type(hook: Hook) -> TcAttachType {
+    match hook {
+        Hook::Ingress => TcAttachType::Ingress,
+        Hook::Egress => TcAttachType::Egress,
+    }
+}

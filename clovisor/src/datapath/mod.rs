@@ -1,0 +1,20 @@
+//! The edge to the kernel: loads the classifiers, puts them on interfaces, tells them what to pick, and
+//! brings the picked packets back in kernel-time order.
+//!
+//! It refuses to decide what should be attached, and to look into packets: it hands over an
+//! [`EventHeader`](clovisor_common::EventHeader) and the bytes from the IP header up.
+//!
+//! - [`capability`]: may this process do it?
+//! - [`interface`]: which interface, seen from which side?
+//! - [`kernel`]: the loaded object, its rules and its counters.
+//! - [`attach`]: the classifiers on an interface's hooks.
+//! - [`perf`]: packets back, in order, over [`record`].
+//! - [`clock`]: the clock that kernel time is in.
+
+pub mod attach;
+pub mod capability;
+pub mod clock;
+pub mod interface;
+pub mod kernel;
+pub mod perf;
+pub mod record;

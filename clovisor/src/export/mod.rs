@@ -1,0 +1,33 @@
+//! Where spans go: one seam, [`Sink`], and behind it every way out of the agent.
+//!
+//! A tour, in the order in which a span meets the rooms:
+//!
+//! 1. [`queue`] takes spans from the tracer without ever making it wait, makes batches, retries with back-off, and
+//!    counts and says every span that is given up.
+//! 2. [`sink`] is the seam: what a batch is, what a sink answers, what is worth another try.
+//! 3. [`Exporter`] is the choice of a sink, made from an [`Address`] (what the user wrote) and an
+//!    [`Environment`] (what OpenTelemetry's standard variables say).
+//! 4. [`otlp`] and [`jaeger`] send over the network; [`json`] and [`table`] write to standard output.
+//!
+//! It refuses to know where spans come from: the only type it takes from its siblings is
+//! [`clovisor_trace::Span`]. Invariant: what leaves is what came in; no sink changes an identifier, a name, a time
+//! or an attribute.
+
+pub mod address;
+pub mod env;
+mod exporter;
+mod http;
+pub mod jaeger;
+pub mod json;
+pub mod otlp;
+pub mod queue;
+pub mod sink;
+mod size;
+pub mod table;
+mod text;
+
+pub use address::{Address, AddressError, Server};
+pub use env::{EnvError, Environment};
+pub use exporter::{BuildError, Exporter};
+pub use queue::{QueueConfig, Snapshot, SpanQueue, Worker, start};
+pub use sink::{Batch, ExportError, Sent, Sink};

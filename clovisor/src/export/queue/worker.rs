@@ -1,0 +1,244 @@
+//! The task behind a queue: collects a batch, sends it, tries again, gives up, and says what was lost.
+//!
+//! It refuses to keep a span in a future that may be dropped: what is on its way lives in [`Task`], whose `Drop`
+//! counts whatever is left, be the cause a deadline, a panic of the sink, or the end of the runtime.
+
+use std::{
+    mem::take,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use clovisor_trace::Span;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{debug, error, warn};
+
+use super::{
+    super::sink::{Batch, ExportError, Sink},
+    QueueConfig, Stats,
+    backoff::Backoff,
+    stats::Snapshot,
+};
+
+/// Losses come in thousands; a log line for each would bury the rest.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// How often to look again for a span whose sender is between taking its place and filling it.
+const LAST_LOOKS: usize = 1000;
+
+type Stop = watch::Receiver<Option<Instant>>;
+
+/// Runs until the queue has ended, or the deadline of the shutdown has passed.
+pub(super) async fn run<S: Sink>(
+    sink: S,
+    config: QueueConfig,
+    receiver: mpsc::Receiver<Span>,
+    stop: Stop,
+    stats: Arc<Stats>,
+) {
+    let mut watched = stop.clone();
+    let losses = Losses { sink: sink.describe(), ..Losses::default() };
+    let batch = Batch::default();
+    let mut task =
+        Task { sink, config, receiver, stop, stats, pending: Vec::new(), batch, losses, unreachable: false };
+    let deadline = async move { sleep_until(stopped(&mut watched).await).await };
+    tokio::select! {
+        () = task.pump() => {}
+        () = deadline => debug!("the deadline of the shutdown has passed"),
+    }
+}
+
+/// Waits for a shutdown, and tells its deadline; for ever, if nobody is left who could ask for one.
+async fn stopped(stop: &mut Stop) -> Instant {
+    match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
+        Ok(Some(deadline)) => deadline,
+        _ => std::future::pending().await,
+    }
+}
+
+struct Task<S: Sink> {
+    sink: S,
+    config: QueueConfig,
+    receiver: mpsc::Receiver<Span>,
+    stop: Stop,
+    stats: Arc<Stats>,
+    /// Received, and waiting for more to fill the batch.
+    pending: Vec<Span>,
+    batch: Batch,
+    losses: Losses,
+    /// Whether the far end was said to be so.
+    unreachable: bool,
+}
+
+impl<S: Sink> Task<S> {
+    async fn pump(&mut self) {
+        while self.collect().await {
+            if !self.deliver().await {
+                return;
+            }
+            self.losses.say(&self.stats, false);
+        }
+    }
+
+    /// Waits for a batch; false when there will be none.
+    async fn collect(&mut self) -> bool {
+        let most = self.config.batch.max(1);
+        let mut until = None;
+        while self.pending.len() < most {
+            let room = most - self.pending.len();
+            tokio::select! {
+                biased;
+                // What is queued can still be received; pushing has ended.
+                _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
+                count = self.receiver.recv_many(&mut self.pending, room) => {
+                    if count == 0 {
+                        break;
+                    }
+                    until.get_or_insert_with(|| Instant::now() + self.config.linger);
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
+            }
+        }
+        self.batch = Batch::new(take(&mut self.pending));
+        !self.batch.is_empty()
+    }
+
+    /// Sends the batch until it is settled or given up; false when the sink takes nothing any more.
+    async fn deliver(&mut self) -> bool {
+        let give_up = Instant::now() + self.config.give_up_after;
+        let mut backoff = Backoff::new(self.config.backoff_first, self.config.backoff_most);
+        loop {
+            match self.attempt(give_up).await {
+                Ok(()) => {
+                    let rest = self.batch.spans().len();
+                    self.batch.accept_first(rest);
+                    self.tally();
+                    self.reached();
+                    return true;
+                }
+                Err(ExportError::Refused { reason }) => {
+                    self.batch.refuse_where(reason, |_| true);
+                    self.tally();
+                    self.reached();
+                    return true;
+                }
+                Err(ExportError::Closed { reason }) => {
+                    self.losses.reason = reason;
+                    return false;
+                }
+                Err(ExportError::Retry { reason, after }) => {
+                    self.lost_touch(reason);
+                    if !self.wait(give_up, backoff.wait(after)).await {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One try, cut off by the time-out.
+    async fn attempt(&mut self, give_up: Instant) -> Result<(), ExportError> {
+        let limit = self.config.request_timeout;
+        let result = timeout_at(give_up.min(Instant::now() + limit), self.sink.export(&mut self.batch)).await;
+        self.tally();
+        result.unwrap_or_else(|_| Err(ExportError::retry(format!("no answer within {limit:?}"))))
+    }
+
+    /// Waits before the next try; false when it is too late for one, and the batch was given up.
+    async fn wait(&mut self, give_up: Instant, wait: Duration) -> bool {
+        let until = give_up.min(Instant::now() + wait);
+        tokio::select! {
+            () = sleep_until(until) => {}
+            // With little time left, this is the time to try.
+            _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
+        }
+        let again = Instant::now() < give_up;
+        if again {
+            self.stats.retries.fetch_add(1, Relaxed);
+        } else {
+            self.stats.settle(take(&mut self.batch).spans().len() as u64, &self.stats.dropped_given_up);
+        }
+        self.losses.say(&self.stats, false);
+        again
+    }
+
+    /// Moves what the sink has settled into the counters.
+    fn tally(&mut self) {
+        let sent = self.batch.take_sent();
+        self.stats.settle(sent.accepted, &self.stats.exported);
+        self.stats.settle(sent.refused, &self.stats.dropped_refused);
+        if let Some(reason) = sent.reason {
+            self.losses.reason = reason;
+        }
+    }
+
+    fn lost_touch(&mut self, reason: String) {
+        if !self.unreachable {
+            let sink = &self.losses.sink;
+            warn!(%sink, %reason, "traces cannot be delivered; they are queued and tried again");
+            self.unreachable = true;
+        }
+        self.losses.reason = reason;
+    }
+
+    fn reached(&mut self) {
+        if take(&mut self.unreachable) {
+            warn!(sink = %self.losses.sink, "traces are delivered again");
+        }
+    }
+}
+
+impl<S: Sink> Drop for Task<S> {
+    fn drop(&mut self) {
+        self.tally();
+        self.receiver.close();
+        let mut left = self.batch.spans().len() + self.pending.len();
+        let mut looks = 0;
+        loop {
+            match self.receiver.try_recv() {
+                Ok(_) => left += 1,
+                Err(mpsc::error::TryRecvError::Empty) if looks < LAST_LOOKS => {
+                    looks += 1;
+                    std::thread::yield_now();
+                }
+                Err(_) => break,
+            }
+        }
+        self.stats.settle(left as u64, &self.stats.dropped_given_up);
+        self.losses.say(&self.stats, true);
+    }
+}
+
+/// What has been said of the spans that were lost.
+#[derive(Default)]
+struct Losses {
+    sink: String,
+    said: Snapshot,
+    at: Option<Instant>,
+    /// Why the last try failed.
+    reason: String,
+}
+
+impl Losses {
+    /// Says what was lost since the last time; the first time, every [`SAY_EVERY`], and `now` if it is the end.
+    fn say(&mut self, stats: &Stats, now: bool) {
+        let is = stats.snapshot();
+        let early = self.at.is_some_and(|at| at.elapsed() < SAY_EVERY);
+        if is.dropped() == self.said.dropped() || (early && !now) {
+            return;
+        }
+        error!(
+            sink = %self.sink,
+            lost = is.dropped() - self.said.dropped(),
+            queue_full = is.dropped_queue_full - self.said.dropped_queue_full,
+            given_up = is.dropped_given_up - self.said.dropped_given_up,
+            refused = is.dropped_refused - self.said.dropped_refused,
+            reason = %self.reason,
+            "spans were lost"
+        );
+        self.said = is;
+        self.at = Some(Instant::now());
+    }
+}

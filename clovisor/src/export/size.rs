@@ -1,0 +1,44 @@
+//! How large a span can get on the wire, as an upper bound that holds for OTLP and for compact Thrift alike.
+//!
+//! It refuses exactness: receivers limit the size of a message (64 KiB of a UDP packet, 4 MiB of gRPC), and a bound
+//! that is a little too high costs one more message, while one too low costs every span in it.
+
+use clovisor_trace::{Attributes, Span, Value};
+
+/// Field numbers, types, lengths and numbers of one attribute: 3 nested messages of OTLP or one `Tag` of Thrift.
+const PER_ATTRIBUTE: usize = 40;
+/// Identifiers, times, flags, kind and status with their field numbers, and the tags that Jaeger adds.
+const PER_SPAN: usize = 320;
+
+/// Upper bound of the bytes of a list of attributes.
+pub(super) fn attributes(list: &Attributes) -> usize {
+    list.iter().map(|(key, value)| PER_ATTRIBUTE + key.len() + self::value(value)).sum()
+}
+
+fn value(value: &Value) -> usize {
+    match value {
+        Value::Str(text) => text.len(),
+        // Over Thrift a list is JSON text, in which a control character takes six bytes.
+        Value::List(list) => list.iter().map(|text| 16 + 6 * text.len()).sum(),
+        Value::Int(_) | Value::Float(_) | Value::Bool(_) => 10,
+    }
+}
+
+/// Upper bound of the bytes of a span without its resource.
+pub(super) fn span(span: &Span) -> usize {
+    let message = match &span.status {
+        clovisor_trace::Status::Unset => 0,
+        clovisor_trace::Status::Error { message } => message.len(),
+    };
+    PER_SPAN + span.name.len() + span.trace_state.len() + message + attributes(&span.attributes)
+}
+
+/// How many of the first spans fit into `limit` bytes, each counted with its resource; at least one.
+pub(super) fn fitting(spans: &[Span], limit: usize) -> usize {
+    let mut total = 0;
+    let fits = |one: &&Span| {
+        total += span(one) + attributes(&one.resource.attributes);
+        total <= limit
+    };
+    spans.iter().take_while(fits).count().max(spans.len().min(1))
+}

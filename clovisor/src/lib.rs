@@ -1,0 +1,15 @@
+//! The agent of Clovisor, and its command line.
+//!
+//! One way through: [`datapath`] brings packets from the kernel, [`pipeline`] makes spans of them with the pure
+//! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`summary`] tells what became of
+//! everything. [`verbs`] puts these together, one file for each command of [`cli`].
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod datapath;
+pub mod export;
+pub mod failure;
+pub mod outputs;
+pub mod pipeline;
+pub mod summary;
+pub mod verbs;

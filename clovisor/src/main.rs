@@ -1,0 +1,47 @@
+//! `clovisor`, the program: reads the command line, does what it says, and ends with a code that tells how.
+//!
+//! 0: done. 64: asked for something that cannot be. 1: could not start. With `trace -- COMMAND`: its own code.
+#![forbid(unsafe_code)]
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::Parser as _;
+use clovisor::{
+    cli::{Cli, Command},
+    failure, verbs,
+};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => {
+            // Nobody may be there to read it, which changes nothing.
+            _ = help_or_error.print();
+            return if help_or_error.use_stderr() { failure::EX_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    log_to_stderr(cli.verbose);
+    let done = match cli.command {
+        Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
+        Command::Read(arguments) => verbs::read(arguments).await,
+        Command::Cleanup => verbs::cleanup().await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("clovisor: {error:#}");
+        failure::code(&error)
+    })
+}
+
+/// Logs go to stderr, so that standard output has sessions only.
+fn log_to_stderr(verbose: bool) {
+    let default = if verbose { "clovisor=debug,info" } else { "clovisor=info,warn" };
+    let filter = EnvFilter::try_from_env("CLOVISOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .compact()
+        .init();
+}

@@ -1,0 +1,156 @@
+//! Live tracing: the kernel's packets through the pipeline, whoever decides what is attached.
+
+use anyhow::{Context as _, Result};
+use clovisor_common::{EventHeader, Verdict, direction, protocol, side};
+use clovisor_trace::{Packet, Protocol, Resource, Side, Toward};
+
+use crate::{
+    datapath::{
+        attach::{AttachError, Attacher, How, Way},
+        clock,
+        interface::{Interface, Orientation},
+        kernel::{self, Kernel, Verdicts},
+        perf::{HOLD_BACK, Packets},
+    },
+    outputs::Outputs,
+    pipeline::Pipeline,
+    summary::{self, Account},
+};
+
+/// The loaded kernel side, its packets, and what is made of them.
+pub(super) struct Live {
+    kernel: Kernel,
+    attacher: Attacher,
+    packets: Packets,
+    pub(super) pipeline: Pipeline,
+    /// What to add to kernel time to get time since the Unix epoch.
+    epoch_ns: u64,
+}
+
+impl Live {
+    /// Loads the kernel side; nothing is attached yet.
+    pub(super) fn load(attacher: Attacher, pipeline: Pipeline, buffer: usize, verbose: bool) -> Result<Self> {
+        let mut kernel = Kernel::load(verbose).context("cannot load the eBPF programs")?;
+        let packets = kernel.packets(buffer).context("cannot open the packet buffers")?;
+        let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
+        Ok(Self { kernel, attacher, packets, pipeline, epoch_ns })
+    }
+
+    /// Attaches an interface and says how.
+    pub(super) async fn attach(
+        &mut self,
+        interface: &Interface,
+        resource: Resource,
+        rules: &kernel::Rules,
+        way: Way,
+    ) -> Result<()> {
+        self.pipeline.name(interface.index, resource);
+        self.kernel.set_rules(interface.index, rules)?;
+        let attached = self
+            .attacher
+            .attach(&mut self.kernel, interface, way)
+            .await
+            .with_context(|| format!("cannot attach to {}", interface.name))?;
+        let how = match attached.how {
+            How::Clsact => "clsact filters",
+            How::Tcx => "tcx links",
+        };
+        let seen = match interface.orientation {
+            Orientation::Host => "from the host's end of the veth",
+            Orientation::Pod => "from its own end",
+        };
+        tracing::info!("tracing {} {seen}, by {how}", interface.name);
+        if !attached.first {
+            tracing::warn!("another program runs first on {} and may keep packets from us", interface.name);
+        }
+        Ok(())
+    }
+
+    /// Fetches what the kernel has picked, and ends sessions whose time is over.
+    pub(super) fn fetch(&mut self, outputs: &Outputs) {
+        let now_ns = clock::monotonic_ns();
+        let Self { packets, pipeline, epoch_ns, .. } = self;
+        let mut out = |span| outputs.push(span);
+        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, header, data, *epoch_ns, &mut out));
+        // Packets younger than this are still held back for order, so the tracer's clock must not pass them.
+        let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
+        pipeline.tick(now_ns.saturating_sub(hold_back), *epoch_ns, &mut out);
+        self.kernel.flush_log();
+    }
+
+    /// Sees to it that the classifiers still come first, and that the clocks still agree.
+    pub(super) async fn recheck(&mut self) {
+        self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
+        for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
+            match changed {
+                Ok(attached) => {
+                    tracing::info!("attached to {} again, to come first", attached.interface.name)
+                }
+                Err(error) => tracing::warn!("interface {interface}: {error}"),
+            }
+        }
+    }
+
+    /// Detaches everywhere, then hands on the last packets and what is open.
+    pub(super) async fn stop(&mut self, outputs: &Outputs) -> Result<(), AttachError> {
+        let detached = self.attacher.detach_all(&mut self.kernel).await;
+        let Self { packets, pipeline, epoch_ns, .. } = self;
+        let mut out = |span| outputs.push(span);
+        packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, &mut out));
+        pipeline.finish(clock::monotonic_ns(), *epoch_ns, &mut out);
+        detached
+    }
+
+    /// What became of every packet and session.
+    pub(super) fn accounts(&self) -> Result<Vec<Account>> {
+        let verdicts = self.kernel.verdicts()?;
+        let (counters, ledger) = (self.packets.counters(), self.pipeline.ledger());
+        let emitted = verdicts.of(Verdict::Emitted) + verdicts.of(Verdict::EmittedCut);
+        let mut fetched = summary::tracer_packets(ledger);
+        fetched.of = "captured";
+        fetched.came = emitted;
+        fetched.parts.push(("unreadable", counters.invalid));
+        Ok(vec![seen(&verdicts), fetched, summary::sessions(ledger, self.pipeline.tally())])
+    }
+}
+
+/// What the kernel side did with the packets that it saw.
+fn seen(verdicts: &Verdicts) -> Account {
+    let name = |verdict| match verdict {
+        Verdict::Emitted => "captured",
+        Verdict::EmittedCut => "captured cut",
+        Verdict::NotIp => "not IP",
+        Verdict::NotTcp => "not TCP",
+        Verdict::NotSelected => "not selected",
+        Verdict::Malformed => "malformed",
+        Verdict::FragmentNotSelected => "fragments not selected",
+        Verdict::LostNoRoom => "LOST, buffer full",
+        Verdict::LostNoReader => "LOST, no reader",
+    };
+    let parts = Verdict::ALL.map(|verdict| (name(verdict), verdicts.of(verdict)));
+    Account { of: "packets", came: verdicts.total(), parts: parts.into() }
+}
+
+/// Hands a packet of the kernel to the pipeline.
+fn hand_in(
+    pipeline: &mut Pipeline,
+    header: &EventHeader,
+    data: &[u8],
+    epoch_ns: u64,
+    out: &mut impl FnMut(clovisor_trace::Span),
+) {
+    let side = if header.side == side::SERVER { Side::Server } else { Side::Client };
+    let to_pod = header.direction == direction::TO_POD;
+    // To a pod that serves, or from a pod that asks: either way it goes to the server.
+    let toward = if to_pod == (side == Side::Server) { Toward::Server } else { Toward::Client };
+    let packet = Packet {
+        time_ns: header.time_ns,
+        interface: header.interface,
+        side,
+        toward,
+        protocol: if header.protocol == protocol::HTTP { Protocol::Http } else { Protocol::Tcp },
+        wire_len: header.wire_len.saturating_sub(header.link_len.into()),
+        data,
+    };
+    pipeline.packet(&packet, epoch_ns, out);
+}

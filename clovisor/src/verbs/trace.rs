@@ -1,0 +1,185 @@
+//! `clovisor trace`: interfaces live, without Kubernetes or Redis.
+
+use std::{
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clovisor_common::protocol;
+use clovisor_trace::{Protocol, Resource, Rules};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::live::Live;
+use crate::{
+    cli::{Selection, TraceArgs},
+    datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
+    export::Environment,
+    failure::Usage,
+    outputs::Outputs,
+    pipeline::Pipeline,
+    summary,
+};
+
+/// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
+const FETCH: Duration = Duration::from_millis(5);
+/// How often it is checked that nothing has come in front of the classifiers.
+const RECHECK: Duration = Duration::from_secs(1);
+/// How long packets may still come after the traced command has ended.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
+/// Traces interfaces until told to stop.
+///
+/// # Errors
+/// A missing capability, an interface that cannot be traced, a kernel that refuses.
+pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
+    let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
+    capability::check().map_err(|error| Usage(error.to_string()))?;
+    let attacher = Attacher::new().await.context("cannot start")?;
+    let swept = attacher.sweep().await.context("cannot clean up what a killed instance has left")?;
+    if swept.filters > 0 {
+        tracing::info!("removed {} filters that a killed instance had left", swept.filters);
+    }
+    let mut interfaces = Vec::new();
+    for target in &arguments.interfaces {
+        let found = attacher.interface(&target.interface).await.map_err(unusable)?;
+        interfaces.push((found, resource(target.service.as_deref(), &target.interface, &environment)));
+    }
+    let mut outputs = Outputs::open(&arguments.output, &environment)?;
+    let rules = rules(&arguments.selection);
+    let pipeline =
+        Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit);
+    let buffer = usize::from(arguments.buffer) << 20;
+    let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
+    let started = run(&arguments, &mut live, &mut outputs, &rules, interfaces).await;
+    let detached = live.stop(&outputs).await;
+    let exported = outputs.shutdown().await;
+    let status = started?;
+    if !arguments.output.quiet {
+        let accounts = live.accounts()?.into_iter().map(|account| (String::new(), account)).chain(exported);
+        eprintln!("{}", summary::text(live.pipeline.tally(), &accounts.collect::<Vec<_>>()));
+    }
+    detached.context("cannot detach; run 'clovisor cleanup'")?;
+    Ok(exit_code(status))
+}
+
+/// Attaches, and fetches packets until something says stop: the status of the traced command, if it was that.
+async fn run(
+    arguments: &TraceArgs,
+    live: &mut Live,
+    outputs: &mut Outputs,
+    rules: &kernel::Rules,
+    interfaces: Vec<(crate::datapath::interface::Interface, Resource)>,
+) -> Result<Option<ExitStatus>> {
+    for (interface, resource) in interfaces {
+        live.attach(&interface, resource, rules, arguments.attach.into()).await?;
+    }
+    let mut child = start(&arguments.command)?;
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .map(|kind| signal(kind).context("cannot listen for signals"));
+    let [int, term, hup] = signals.each_mut().map(Result::as_mut);
+    let (Ok(int), Ok(term), Ok(hup)) = (int, term, hup) else {
+        return Err(signals
+            .into_iter()
+            .find_map(Result::err)
+            .unwrap_or_else(|| anyhow::anyhow!("no signals")));
+    };
+    let mut fetch = interval(FETCH);
+    fetch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut recheck = interval(RECHECK);
+    let mut end = arguments.duration.map(|duration| Instant::now() + duration);
+    let mut status = None;
+    loop {
+        tokio::select! {
+            _ = fetch.tick() => {
+                live.fetch(outputs);
+                if live.pipeline.is_full() {
+                    break;
+                }
+            }
+            _ = recheck.tick() => live.recheck().await,
+            () = until(end) => break,
+            ended = wait(&mut child) => {
+                status = Some(ended.context("cannot wait for the command")?);
+                child = None;
+                end = Some(Instant::now() + AFTERMATH);
+            }
+            () = stopped(int, term, hup) => break,
+            () = outputs.reader_gone() => break,
+        }
+    }
+    Ok(status)
+}
+
+async fn stopped(int: &mut Signal, term: &mut Signal, hup: &mut Signal) {
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+        _ = hup.recv() => {}
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn start(command: &[String]) -> Result<Option<Child>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+    let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
+    child.map(Some).map_err(|error| Usage(format!("cannot run '{program}': {error}")).into())
+}
+
+fn exit_code(status: Option<ExitStatus>) -> ExitCode {
+    // A command that a signal has ended has no code; shells make that 128 and up, here it is a plain failure.
+    let code = status.map_or(Some(0), |status| status.code());
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// An interface that is not there is the user's to put right; a kernel that does not answer is not.
+fn unusable(error: InterfaceError) -> anyhow::Error {
+    match error {
+        InterfaceError::Netlink { .. } => error.into(),
+        other => Usage(other.to_string()).into(),
+    }
+}
+
+fn resource(service: Option<&str>, interface: &str, environment: &Environment) -> Resource {
+    let name = service.or(environment.service_name.as_deref()).unwrap_or(interface);
+    let mut resource = Resource::service(name.to_owned());
+    resource.attributes.push(("clovisor.interface".into(), interface.to_owned().into()));
+    environment.complete(&mut resource);
+    resource
+}
+
+/// The rules as the kernel side has them.
+fn rules(selection: &Selection) -> kernel::Rules {
+    let (Rules { ports, egress }, by_default) = selection.rules();
+    if by_default {
+        tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
+    }
+    kernel::Rules {
+        ports: ports.iter().map(|rule| (rule.port, number(rule.protocol))).collect(),
+        egress: egress.iter().map(|rule| ((rule.address, rule.port), number(rule.protocol))).collect(),
+    }
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Http => protocol::HTTP,
+        Protocol::Tcp => protocol::TCP,
+    }
+}

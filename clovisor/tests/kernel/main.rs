@@ -1,0 +1,15 @@
+//! The kernel side against a real kernel: real programs, real hooks, real packets, in network namespaces of
+//! the tests' own. Needs root; without it, or without a tool, a test says that it is skipped, and fails
+//! where `CI` is set.
+//!
+//! It refuses to send anything over an interface that it did not make: the namespaces hold one veth pair and
+//! no default route.
+#![expect(clippy::unwrap_used, reason = "a test may panic; the lint spares only functions marked as tests")]
+
+mod attach;
+mod child;
+mod foreign;
+mod frames;
+mod netns;
+mod programs;
+mod traffic;

@@ -1,0 +1,83 @@
+//! `cargo xtask`: the project's own commands, one verb a file. This file only reads the command line, hands over
+//! to the verb and turns its outcome into an exit code: 0 done, 64 for bad usage or something missing that
+//! could not be installed here, 1 for any other failure, or the exit code of the program that a verb ran.
+//!
+//! Progress goes to standard error, data to standard output. Whatever is fetched or built for later use is kept
+//! in a cache outside the tree (see [`cache`]).
+
+mod cache;
+mod house;
+mod needs;
+mod netns;
+mod process;
+mod relay;
+mod stop;
+mod temp;
+mod testlog;
+mod toolchain;
+mod traffic;
+mod verbs;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for bad usage or configuration, as `EX_USAGE` of sysexits.
+const EX_USAGE: u8 = 64;
+
+/// The commands of the Clovisor project.
+///
+/// New here? `cargo xtask demo` shows the main job: real HTTP traffic between two pods, traced live. It needs
+/// root, and installs what is missing (Debian packages and build tools; see `cargo xtask setup --check`).
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Setup(verbs::setup::Arguments),
+    Build(verbs::build::Arguments),
+    Demo(verbs::demo::Arguments),
+    Test(verbs::test::Arguments),
+    Lint(verbs::lint::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // If the terminal is gone there is nobody left to tell.
+            let _ = error.print();
+            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match arguments.verb {
+        Verb::Setup(arguments) => verbs::setup::run(&arguments),
+        Verb::Build(_) => verbs::build::run(),
+        Verb::Demo(arguments) => verbs::demo::run(&arguments),
+        Verb::Test(arguments) => verbs::test::run(&arguments),
+        Verb::Lint(arguments) => verbs::lint::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// The exit code that an error asks for.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<needs::Unmet>() {
+        return EX_USAGE.into();
+    }
+    error
+        .downcast_ref::<process::Failed>()
+        .and_then(process::Failed::own_code)
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}

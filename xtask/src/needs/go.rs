@@ -1,0 +1,102 @@
+//! Go, and Jaeger built by it: `xtask/jaeger/` holds a module that requires Jaeger's all-in-one as a tool, with
+//! the checksums of all that it is made of. The program is static, and lands in the cache.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::apt;
+use crate::{cache, process};
+
+/// Version of Jaeger that the project is tested with. `xtask/jaeger/go.mod` names it too; Go refuses a mismatch.
+const JAEGER_VERSION: &str = "1.62.0";
+/// The package of its server with everything in one program.
+const JAEGER_PACKAGE: &str = "github.com/jaegertracing/jaeger/cmd/all-in-one";
+const GO_MOD: &str = include_str!("../../jaeger/go.mod");
+const GO_SUM: &str = include_str!("../../jaeger/go.sum");
+/// From this one on Go fetches the version that a module asks for by itself.
+const OLDEST_GO: u32 = 21;
+/// Debian's package of the Go compiler.
+const PACKAGE: &str = "golang-go";
+
+pub(super) fn is_new_enough() -> bool {
+    // "go version go1.26.8 linux/amd64"
+    let version = process::output(Command::new("go").arg("version"));
+    version.is_ok_and(|text| {
+        minor(text.trim_start_matches("go version go")).is_some_and(|minor| minor >= OLDEST_GO)
+    })
+}
+
+/// Debian's package where it is new enough; an old one would be installed in vain.
+pub(super) fn packages() -> Vec<String> {
+    let fits =
+        apt::candidate(PACKAGE).and_then(|version| minor(&version)).is_some_and(|minor| minor >= OLDEST_GO);
+    if fits { vec![PACKAGE.to_owned()] } else { Vec::new() }
+}
+
+pub(super) fn hint() -> String {
+    format!(
+        "Go 1.24 or newer, so that `go` is in PATH (Debian 13: apt-get install {PACKAGE}; others: go.dev/dl)"
+    )
+}
+
+/// Jaeger's program.
+fn jaeger() -> PathBuf {
+    cache::dir().join(entry()).join("all-in-one")
+}
+
+fn entry() -> String {
+    format!("jaeger-{JAEGER_VERSION}")
+}
+
+pub(super) fn has_jaeger() -> bool {
+    jaeger().is_file()
+}
+
+pub(super) fn build_jaeger() -> Result<()> {
+    let entry = entry();
+    cache::install(&entry, has_jaeger, |dir| {
+        let source = dir.join("source");
+        fs::create_dir(&source)
+            .and_then(|()| fs::write(source.join("go.mod"), GO_MOD))
+            .and_then(|()| fs::write(source.join("go.sum"), GO_SUM))
+            .with_context(|| format!("cannot write {}", source.display()))?;
+        let mut go = Command::new("go");
+        go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"])
+            .arg(dir.join("all-in-one"))
+            .arg(JAEGER_PACKAGE)
+            .current_dir(&source)
+            // Pure Go gives a static program that also runs alone in an empty namespace or image.
+            .env("CGO_ENABLED", "0")
+            .env("GOWORK", "off");
+        process::logged(&format!("building {entry}"), "2 to 4 min", &mut go, &cache::log(&entry))
+    })
+}
+
+/// The 26 of "1.26.8 linux/amd64".
+fn minor(version: &str) -> Option<u32> {
+    let digits =
+        |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    let (_one, rest) = version.split_once('.')?;
+    digits(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GO_MOD, JAEGER_VERSION, minor};
+
+    #[test]
+    fn versions_of_go_and_of_debian_are_read() {
+        assert_eq!(minor("1.26.8 linux/amd64"), Some(26));
+        assert_eq!(minor("1.19~1"), Some(19));
+        assert_eq!(minor("1.24"), Some(24));
+        assert_eq!(minor("none"), None);
+    }
+
+    #[test]
+    fn the_module_requires_the_version_that_names_the_entry() {
+        assert!(GO_MOD.contains(&format!("github.com/jaegertracing/jaeger v{JAEGER_VERSION}")));
+    }
+}

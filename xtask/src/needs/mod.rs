@@ -1,0 +1,221 @@
+//! What a verb needs from the machine, and getting it.
+//!
+//! [`ensure`] looks what is missing, gets it where it may (Debian packages as root; everything else goes into the
+//! cache) and looks again. What is missing then is an [`Unmet`] that says what to install. Nothing is downloaded
+//! but from the package registries through their own clients: apt-get, cargo, go.
+
+mod apt;
+mod ebpf;
+mod go;
+pub(crate) mod tools;
+
+use std::fmt::{self, Write};
+
+use anyhow::Result;
+
+/// One thing that a verb needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A Rust compiler that can compile for BPF.
+    BpfCompiler,
+    /// bpf-linker, made for the LLVM of that compiler.
+    BpfLinker,
+    /// A C linker, which cargo needs for everything.
+    Cc,
+    /// `ip`.
+    Ip,
+    /// `tc`, to look at the kernel's side of things.
+    Tc,
+    /// A web server.
+    Nginx,
+    /// A client.
+    Curl,
+    /// A client with many connections.
+    Wrk,
+    /// Another client, by its http.client.
+    Python,
+    /// Go, which builds Jaeger.
+    Go,
+    /// Jaeger all-in-one.
+    Jaeger,
+    /// `cargo fmt`.
+    Rustfmt,
+    /// `cargo clippy`.
+    Clippy,
+    /// `cargo deny`.
+    CargoDeny,
+}
+
+/// What compiling the agent and its kernel side takes.
+pub(crate) const BUILD: [Need; 3] = [Need::Cc, Need::BpfCompiler, Need::BpfLinker];
+/// What the demo takes on top.
+pub(crate) const DEMO: [Need; 3] = [Need::Ip, Need::Nginx, Need::Curl];
+/// Real ends for the tests; without one the tests that use it are skipped.
+pub(crate) const TEST: [Need; 8] =
+    [Need::Ip, Need::Tc, Need::Nginx, Need::Curl, Need::Wrk, Need::Python, Need::Go, Need::Jaeger];
+/// What lint takes on top of [`BUILD`].
+pub(crate) const LINT: [Need; 3] = [Need::Rustfmt, Need::Clippy, Need::CargoDeny];
+
+impl Need {
+    /// What it is called and what it is for.
+    pub(crate) fn what(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BpfCompiler => ("eBPF compiler", "compiles the kernel side"),
+            Self::BpfLinker => ("bpf-linker", "links the kernel side"),
+            Self::Cc => ("cc", "links every Rust program"),
+            Self::Ip => ("ip", "makes network namespaces for demo and tests"),
+            Self::Tc => ("tc", "attaches other people's filters in tests"),
+            Self::Nginx => ("nginx", "is the server in demo and tests"),
+            Self::Curl => ("curl", "is the client in demo and tests"),
+            Self::Wrk => ("wrk", "holds many connections at once in tests"),
+            Self::Python => ("python3", "is a client of another make in tests"),
+            Self::Go => ("go", "builds Jaeger"),
+            Self::Jaeger => ("Jaeger", "receives the traces in tests"),
+            Self::Rustfmt => ("rustfmt", "checks the format of the source, in lint"),
+            Self::Clippy => ("clippy", "checks Rust code, in lint"),
+            Self::CargoDeny => ("cargo-deny", "checks licences and bans of dependencies, in lint"),
+        }
+    }
+
+    /// Whether it is there.
+    pub(crate) fn is_met(self) -> bool {
+        match self {
+            Self::BpfCompiler => ebpf::has_compiler(),
+            Self::BpfLinker => ebpf::has_linker(),
+            Self::Go => go::is_new_enough(),
+            Self::Jaeger => go::has_jaeger(),
+            Self::Rustfmt => tools::has_cargo_command("fmt"),
+            Self::Clippy => tools::has_cargo_command("clippy"),
+            Self::CargoDeny => tools::cargo_deny().is_file(),
+            Self::Cc | Self::Ip | Self::Tc | Self::Nginx | Self::Curl | Self::Wrk | Self::Python => {
+                crate::process::find(self.what().0).is_some()
+            }
+        }
+    }
+
+    /// The Debian packages that bring it, or that building it takes.
+    fn packages(self) -> Vec<String> {
+        match self {
+            Self::BpfCompiler => ebpf::compiler_packages(),
+            Self::BpfLinker => ebpf::linker_packages(),
+            Self::Cc => vec!["gcc".to_owned(), "libc6-dev".to_owned()],
+            Self::Ip | Self::Tc => vec!["iproute2".to_owned()],
+            Self::Nginx => vec!["nginx-light".to_owned()],
+            Self::Curl => vec!["curl".to_owned()],
+            Self::Wrk => vec!["wrk".to_owned()],
+            Self::Python => vec!["python3-minimal".to_owned(), "python3".to_owned()],
+            Self::Go => go::packages(),
+            Self::Jaeger | Self::Rustfmt | Self::Clippy | Self::CargoDeny => Vec::new(),
+        }
+    }
+
+    /// Builds it into the cache, if that is how it comes.
+    fn build(self) -> Result<()> {
+        match self {
+            Self::BpfLinker => ebpf::build_linker(),
+            Self::Jaeger => go::build_jaeger(),
+            Self::CargoDeny => tools::build_cargo_deny(),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a person has to do where we may not.
+    fn hint(self) -> String {
+        match self {
+            Self::BpfCompiler | Self::BpfLinker => ebpf::hint(),
+            Self::Go => go::hint(),
+            Self::Jaeger | Self::CargoDeny => "`cargo xtask setup` builds it into the cache".to_owned(),
+            Self::Rustfmt => "rustup component add rustfmt".to_owned(),
+            Self::Clippy => "rustup component add clippy".to_owned(),
+            _ => format!(
+                "apt-get install {}   (Debian; elsewhere the package that brings `{}`)",
+                self.packages().join(" "),
+                self.what().0
+            ),
+        }
+    }
+}
+
+/// Something that only the user can do; xtask ends with exit code 64.
+#[derive(Debug)]
+pub(crate) struct Unmet {
+    message: String,
+}
+
+impl Unmet {
+    /// Needs that are not met.
+    pub(crate) fn new(needs: &[Need]) -> Self {
+        let mut message = "something is missing on this machine. Install:".to_owned();
+        for need in needs {
+            let (name, purpose) = need.what();
+            let _ = write!(message, "\n  {name}, which {purpose}:\n      {}", need.hint());
+        }
+        if !apt::is_usable() {
+            message
+                .push_str("\nRun as root on Debian, `cargo xtask setup` installs Debian packages by itself.");
+        }
+        Self { message }
+    }
+
+    /// An argument that cannot be used.
+    pub(crate) fn usage(error: &anyhow::Error) -> Self {
+        Self { message: format!("{error:#}") }
+    }
+
+    /// A verb that only root can run.
+    pub(crate) fn root(verb: &str, why: &str) -> Self {
+        let message = format!(
+            "`cargo xtask {verb}` needs root, as it {why}.\n\
+             Run it so: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {verb}"
+        );
+        Self { message }
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Unmet {}
+
+/// Of these needs, the ones that are not met.
+pub(crate) fn missing(needs: &[Need]) -> Vec<Need> {
+    needs.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// Gets what is missing of these needs.
+///
+/// # Errors
+/// [`Unmet`] names all that is missing after that; why something failed has been said on the way.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let absent = missing(needs);
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = absent.iter().map(|need| need.what().0).collect();
+    eprintln!("missing: {}", names.join(", "));
+    if apt::is_usable() {
+        report(apt::ensure_lists());
+    }
+    let mut packages: Vec<String> = absent.iter().flat_map(|need| need.packages()).collect();
+    packages.sort();
+    packages.dedup();
+    if apt::is_usable() && !packages.is_empty() {
+        report(apt::install(&packages));
+    }
+    // In the order given, so that what a build needs comes before it.
+    for need in missing(&absent) {
+        report(need.build());
+    }
+    let needs = missing(needs);
+    if needs.is_empty() { Ok(()) } else { Err(Unmet::new(&needs).into()) }
+}
+
+/// Says why something could not be got; the caller goes on with the rest and looks at the end what is missing.
+fn report(outcome: Result<()>) {
+    if let Err(error) = outcome {
+        eprintln!("warning: {error:#}");
+    }
+}

@@ -1,0 +1,184 @@
+//! A node with pods, made of network namespaces: one namespace stands for the node and holds a bridge; each pod is a
+//! namespace of its own, joined to the bridge by a veth pair. Nothing of the host's own network is touched, and no
+//! packet can leave: the namespaces have no way out, and no default route.
+//!
+//! Names carry our process id, so that two runs do not meet and leftovers of a killed run are known as such. All
+//! is taken down on drop.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::{self as std_process, Command};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process;
+use crate::temp::is_left_over;
+
+/// The interface inside every pod.
+pub(crate) const POD_INTERFACE: &str = "eth0";
+const BRIDGE: &str = "br0";
+/// Our namespaces are `<tag><process id>-<role>`.
+const TAG: &str = "clovisor-";
+
+/// A network namespace of ours.
+#[derive(Clone, Debug)]
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn create(role: &str) -> Result<Self> {
+        let name = format!("{TAG}{}-{role}", std_process::id());
+        ip(&["netns", "add", &name])?;
+        let this = Self { name };
+        this.ip(&["link", "set", "lo", "up"])?;
+        Ok(this)
+    }
+
+    /// Its name, as in `ip netns`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its file, for those who want to enter it.
+    pub(crate) fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// A command that runs inside. Its process is the program itself: `ip` steps aside.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.name])
+            .arg(process::find(program).unwrap_or_else(|| program.into()));
+        command
+    }
+
+    /// Runs `ip` for this namespace.
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String> {
+        ip(&[&["-n", &self.name], arguments].concat())
+    }
+}
+
+/// A pod: its namespace, and the node's end of its veth pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    /// Its network namespace.
+    pub(crate) namespace: Namespace,
+    /// The veth in the node's namespace: where the pod's packets pass.
+    pub(crate) host_veth: String,
+    /// Its IPv4 address, of a range reserved for documentation (RFC 5737).
+    pub(crate) ipv4: Ipv4Addr,
+    /// Its IPv6 address, of the range reserved for documentation (RFC 3849).
+    pub(crate) ipv6: Ipv6Addr,
+}
+
+impl Pod {
+    /// Fails unless packets to this address leave by the pod's own interface. Asked before any traffic is sent.
+    pub(crate) fn check_route(&self, address: &str) -> Result<()> {
+        let route = self.namespace.ip(&["route", "get", address])?;
+        let direct = route.contains(&format!(" dev {POD_INTERFACE} ")) && !route.contains(" via ");
+        ensure!(direct, "packets to {address} would not stay on {POD_INTERFACE}: {}", route.trim());
+        Ok(())
+    }
+}
+
+/// The node and its pods.
+pub(crate) struct Node {
+    /// The node's own namespace.
+    pub(crate) namespace: Namespace,
+    /// The pods, in the order they were asked for.
+    pub(crate) pods: Vec<Pod>,
+    _cleanup: Cleanup,
+}
+
+impl Node {
+    /// Builds a node with one pod for each name (at most nine letters, so that `veth-` fits before them).
+    pub(crate) fn build(names: &[&str]) -> Result<Self> {
+        sweep();
+        // Made first, so that a build that fails half way is taken down, too.
+        let cleanup = Cleanup;
+        let namespace = Namespace::create("node")?;
+        namespace
+            .ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])
+            .context("cannot make a bridge (does this kernel have the module `bridge`?)")?;
+        namespace.ip(&["link", "set", BRIDGE, "up"])?;
+        let mut pods = Vec::new();
+        for (name, number) in names.iter().zip(1..) {
+            pods.push(
+                add_pod(&namespace, name, number).with_context(|| format!("cannot make the pod {name}"))?,
+            );
+        }
+        Ok(Self { namespace, pods, _cleanup: cleanup })
+    }
+}
+
+fn add_pod(node: &Namespace, name: &str, number: u8) -> Result<Pod> {
+    let namespace = Namespace::create(name)?;
+    let host_veth = format!("veth-{name}");
+    let ipv4 = Ipv4Addr::new(192, 0, 2, number);
+    let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
+    let pair =
+        ["link", "add", &host_veth, "type", "veth", "peer", "name", POD_INTERFACE, "netns", namespace.name()];
+    node.ip(&pair).context("cannot make a veth pair (does this kernel have the module `veth`?)")?;
+    node.ip(&["link", "set", &host_veth, "master", BRIDGE, "up"])?;
+    namespace.ip(&["address", "add", &format!("{ipv4}/24"), "dev", POD_INTERFACE])?;
+    // Nobody else is on this bridge, so the address may be used at once.
+    namespace.ip(&["address", "add", &format!("{ipv6}/64"), "dev", POD_INTERFACE, "nodad"])?;
+    namespace.ip(&["link", "set", POD_INTERFACE, "up"])?;
+    Ok(Pod { namespace, host_veth, ipv4, ipv6 })
+}
+
+fn ip(arguments: &[&str]) -> Result<String> {
+    process::output(Command::new("ip").args(arguments))
+}
+
+/// Takes down what this process made.
+struct Cleanup;
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let own = std_process::id().to_string();
+        take_down(|id| id == own);
+    }
+}
+
+/// Takes down what runs that were killed left behind.
+fn sweep() {
+    take_down(is_left_over);
+}
+
+/// Removes the namespaces of the processes chosen by id, and ends what still runs inside them.
+fn take_down(chosen: impl Fn(&str) -> bool) {
+    let list = ip(&["netns", "list"]).unwrap_or_default();
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    for name in names.filter(|name| owner(name).is_some_and(&chosen)) {
+        for pid in ip(&["netns", "pids", name]).unwrap_or_default().lines() {
+            // Only a process that was started in a namespace of ours is in it.
+            if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        if let Err(error) = ip(&["netns", "delete", name]) {
+            eprintln!("warning: cannot remove the network namespace {name}: {error:#}");
+        }
+    }
+}
+
+/// The process id in the name of a namespace of ours.
+fn owner(name: &str) -> Option<&str> {
+    let (id, _role) = name.strip_prefix(TAG)?.split_once('-')?;
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owner;
+
+    #[test]
+    fn only_our_names_have_an_owner() {
+        assert_eq!(owner("clovisor-123-node"), Some("123"));
+        assert_eq!(owner("clovisor-123"), None);
+        assert_eq!(owner("cni-0a1b"), None);
+    }
+}

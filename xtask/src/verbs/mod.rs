@@ -1,0 +1,7 @@
+//! The verbs of `cargo xtask`, one a file: its arguments, and what it does in the order it does it.
+
+pub(crate) mod build;
+pub(crate) mod demo;
+pub(crate) mod lint;
+pub(crate) mod setup;
+pub(crate) mod test;

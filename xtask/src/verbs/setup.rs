@@ -1,0 +1,43 @@
+//! `cargo xtask setup`: gets everything that any verb needs, or says what is there.
+
+use anyhow::Result;
+
+use crate::needs::{self, Need, Unmet};
+use crate::{cache, needs::BUILD, needs::DEMO, needs::LINT, needs::TEST};
+
+/// Get what the other verbs need: Debian packages (as root), bpf-linker, Jaeger, cargo-deny.
+///
+/// Every verb gets by itself what it needs; this gets all at once, for a machine that will be offline later or an
+/// image. Programs that are built go into a cache outside the tree ($CLOVISOR_CACHE, else
+/// $XDG_CACHE_HOME/clovisor, else ~/.cache/clovisor), each in a folder keyed by its version.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only say what is there and what is missing; exits with 64 if anything is missing
+    #[arg(long)]
+    check: bool,
+    /// Leave out what only `lint` needs (cargo-deny takes minutes to build)
+    #[arg(long)]
+    without_lint: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut all: Vec<Need> = Vec::new();
+    let lint: &[Need] = if arguments.without_lint { &[] } else { &LINT };
+    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint) {
+        if !all.contains(&need) {
+            all.push(need);
+        }
+    }
+    let outcome = if arguments.check {
+        let missing = needs::missing(&all);
+        if missing.is_empty() { Ok(()) } else { Err(Unmet::new(&missing).into()) }
+    } else {
+        needs::ensure(&all)
+    };
+    for need in &all {
+        let (name, purpose) = need.what();
+        println!("{:<8} {name:<14} {purpose}", if need.is_met() { "there" } else { "MISSING" });
+    }
+    println!("cache    {}", cache::dir().display());
+    outcome
+}
