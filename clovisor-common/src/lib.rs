@@ -11,7 +11,9 @@ mod maps;
 mod verdict;
 
 pub use event::{EventHeader, MAX_CAPTURE, direction, side};
-pub use maps::{ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, name, protocol};
+pub use maps::{
+    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, name, protocol,
+};
 pub use verdict::Verdict;
 
 /// Asserts at compile time that an ABI type has the size both sides count on.

@@ -83,15 +83,18 @@ struct Seen {
     body: Bytes,
 }
 
+/// Status, `Retry-After`, body.
+type Scripted = (u16, Option<&'static str>, Vec<u8>);
+
 #[derive(Clone, Default)]
 struct FakeHttp {
-    /// Status, `Retry-After`, body; after the script 200 and nothing.
-    script: Arc<Mutex<VecDeque<(u16, Option<&'static str>, Vec<u8>)>>>,
+    /// After the script 200 and nothing.
+    script: Arc<Mutex<VecDeque<Scripted>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl FakeHttp {
-    async fn start(script: Vec<(u16, Option<&'static str>, Vec<u8>)>) -> (Self, SocketAddr) {
+    async fn start(script: Vec<Scripted>) -> (Self, SocketAddr) {
         let fake = Self { script: Arc::new(Mutex::new(script.into())), seen: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

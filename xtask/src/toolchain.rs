@@ -134,10 +134,11 @@ pub(crate) fn compilers() -> Vec<Compiler> {
     [nightly(), debian()].into_iter().flatten().collect()
 }
 
-/// Files whose change changes what [`find`] finds; for `cargo::rerun-if-changed`.
+/// Files whose change changes what [`find`] finds; for `cargo::rerun-if-changed`. Only those that exist, as
+/// cargo takes a missing one for changed at every build; a failed build is run again anyway.
 pub(crate) fn traces() -> Vec<PathBuf> {
     let linkers = LINKER_LLVMS.map(|llvm| linker_root(llvm).join("bin/bpf-linker"));
-    linkers.filter(|path| path.exists()).chain([cache_dir(), DEBIAN_RUSTC.into()]).collect()
+    linkers.chain([DEBIAN_RUSTC.into()]).filter(|path| path.exists()).collect()
 }
 
 /// Variables whose change changes what [`find`] finds; for `cargo::rerun-if-env-changed`.

@@ -82,7 +82,7 @@ impl fmt::Display for Line<'_> {
             Status::Unset => f.write_str(r#","status":{}"#)?,
             Status::Error { message } if message.is_empty() => f.write_str(r#","status":{"code":2}"#)?,
             Status::Error { message } => {
-                write!(f, r#","status":{{"code":2,"message":{}}}"#, Quoted(message))?
+                write!(f, r#","status":{{"code":2,"message":{}}}"#, Quoted(message))?;
             }
         }
         if !span.trace_state.is_empty() {

@@ -20,6 +20,9 @@ const LOOPBACK: u32 = 1;
 /// What the kernel reads as -1: go on with the chain.
 const GO_ON: u32 = u32::MAX;
 
+/// What was emitted: header and packet.
+type Events = Vec<(EventHeader, Vec<u8>)>;
+
 struct Bench {
     kernel: Kernel,
     packets: Packets,
@@ -35,17 +38,13 @@ impl Bench {
     }
 
     /// Sends a frame through a program; returns its verdict and what was emitted.
-    fn run(&mut self, program: &'static str, frame: &[u8]) -> (Verdict, Vec<(EventHeader, Vec<u8>)>) {
+    fn run(&mut self, program: &'static str, frame: &[u8]) -> (Verdict, Events) {
         self.try_run(program, frame).expect("the kernel refuses to run a program on this frame")
     }
 
     /// The same; `None` where the kernel does not run a program on such a frame: BPF_PROG_TEST_RUN refuses
     /// those shorter than the IP header that their EtherType promises. Real traffic has them all the same.
-    fn try_run(
-        &mut self,
-        program: &'static str,
-        frame: &[u8],
-    ) -> Option<(Verdict, Vec<(EventHeader, Vec<u8>)>)> {
+    fn try_run(&mut self, program: &'static str, frame: &[u8]) -> Option<(Verdict, Events)> {
         let before = self.kernel.verdicts().unwrap();
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };

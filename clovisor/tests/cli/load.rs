@@ -1,0 +1,94 @@
+//! Many requests: none lost, none paired wrongly, and the ledger balances.
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpSocket,
+};
+
+use crate::{
+    netns::{self, POD_V4},
+    program::Program,
+    server::{Nginx, PORT},
+};
+
+const CONNECTIONS: u32 = 50;
+const REQUESTS: u32 = 200;
+
+/// Requests one after another over one connection, each with an id of its own.
+async fn ask(connection: u32) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Nothing may ever leave by another interface.
+    socket.bind_device(Some(b"veth0")).unwrap();
+    let address = SocketAddr::new(POD_V4.parse().unwrap(), PORT);
+    let mut stream = BufReader::new(socket.connect(address).await.unwrap());
+    for request in 0..REQUESTS {
+        let id = format!("{connection}-{request}");
+        let head = format!("GET /{id} HTTP/1.1\r\nHost: pod\r\nX-Request-Id: {id}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+    }
+}
+
+#[test]
+fn ten_thousand_requests_over_fifty_connections() {
+    for way in ["clsact", "tcx"] {
+        netns::test("ten_thousand_requests_over_fifty_connections", &["nginx"], move |net| async move {
+            let _nginx = Nginx::start(&net, &format!("load-{way}"));
+            let headers = ["--header", "x-request-id", "--header", "x-answers"];
+            let program =
+                Program::trace(&[&["-i", "veth0", "--port", "8080", "--attach", way][..], &headers].concat());
+            let asking: Vec<_> = (0..CONNECTIONS).map(|connection| tokio::spawn(ask(connection))).collect();
+            for task in asking {
+                task.await.unwrap();
+            }
+            let ended = program.end();
+            ended.assert_balanced();
+            assert_eq!(ended.sessions.len(), (CONNECTIONS * REQUESTS) as usize, "{}", ended.stderr);
+            let mut ids = HashSet::new();
+            for session in &ended.sessions {
+                let id = session.attribute("http.request.header.x-request-id");
+                assert_eq!(session.attribute("http.response.header.x-answers"), id, "a wrong pair");
+                assert_eq!(session.attribute("clovisor.outcome"), "complete");
+                ids.insert(id);
+            }
+            assert_eq!(ids.len(), (CONNECTIONS * REQUESTS) as usize, "a session came twice");
+        });
+    }
+}
+
+#[test]
+fn wrk_at_full_speed_is_accounted_for() {
+    netns::test("wrk_at_full_speed_is_accounted_for", &["nginx", "wrk"], |net| async move {
+        let _nginx = Nginx::start(&net, "wrk");
+        let program = Program::trace(&["-i", "veth0", "--port", "8080"]);
+        // The route to the pod goes over the test's own veth, or nothing is sent.
+        let route = net.in_host(&["ip", "route", "get", POD_V4]);
+        assert!(route.contains("dev veth0"), "{route}");
+        let url = format!("http://{POD_V4}:{PORT}/");
+        let report = net.in_host(&["wrk", "-t", "1", "-c", "20", "-d", "2s", &url]);
+        let asked: usize = report
+            .lines()
+            .find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())
+            .expect("wrk reports requests");
+        let ended = program.end();
+        assert!(!ended.stderr.contains("IS NOT"), "{}", ended.stderr);
+        let complete =
+            ended.sessions.iter().filter(|s| s.attribute("clovisor.outcome") == "complete").count();
+        let lost = ended.stderr.contains("LOST");
+        assert!(
+            complete >= asked || lost,
+            "{complete} of {asked} sessions, and nothing says why: {}",
+            ended.stderr
+        );
+    });
+}

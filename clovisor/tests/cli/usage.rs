@@ -1,0 +1,85 @@
+//! Wrong usage: one line that says what, why and what to do, and the right exit code.
+
+use std::{fs, process::Command};
+
+use crate::{netns, program::clovisor};
+
+/// Exit code and stderr of a run.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = clovisor().args(arguments).output().unwrap();
+    assert!(output.stdout.is_empty(), "an error goes to stderr");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn wrong_options_name_what_is_wrong() {
+    for (arguments, said) in [
+        (&["trace"][..], "--interface"),
+        (&["trace", "-i", "lo", "--port", "http"], "'http' is not a port"),
+        (&["trace", "-i", "lo", "--port", "80=smtp"], "use http or tcp"),
+        (&["trace", "-i", "lo", "--egress", "example.com:80"], "not an IPv4 address"),
+        (&["trace", "-i", "lo", "--to", "jaeger:9411"], "4318"),
+        (&["trace", "-i", "lo", "--duration", "soon"], "30s"),
+        (&["trace", "-i", "lo", "--attach", "xdp"], "clsact"),
+        (&["trace", "-i", "lo", "--semconv", "x"], "legacy"),
+        (&["read"], "FILE"),
+        (&["read", "/nonexistent.pcap"], "No such file"),
+        (&["read", "/"], "directory"),
+        (&["read", "/dev/null"], "empty"),
+        (&["frobnicate"], "unrecognized subcommand"),
+    ] {
+        let (code, stderr) = run(arguments);
+        assert_eq!(code, Some(64), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_capture_says_so() {
+    let path = std::env::temp_dir().join(format!("clovisor-cli-{}.txt", std::process::id()));
+    fs::write(&path, "this is not a capture file, though it is long enough to be one").unwrap();
+    let (code, stderr) = run(&["read", path.to_str().unwrap()]);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("neither pcap nor pcapng"), "{stderr}");
+}
+
+#[test]
+fn help_is_help() {
+    for arguments in
+        [&["--help"][..], &["trace", "--help"], &["read", "--help"], &["cleanup", "--help"], &["--version"]]
+    {
+        let output = clovisor().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_not_there() {
+    netns::test("an_interface_that_is_not_there", &[], |_net| async {
+        let (code, stderr) = run(&["trace", "-i", "nope0"]);
+        assert_eq!(code, Some(64), "{stderr}");
+        assert!(stderr.contains("`nope0`") && stderr.contains("ip link"), "{stderr}");
+    });
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    netns::test("missing_capabilities_are_named", &["setpriv"], |_net| async {
+        let program = clovisor().get_program().to_owned();
+        for (dropped, named) in
+            [("-all", "NET_ADMIN"), ("-net_admin", "NET_ADMIN"), ("-bpf,-sys_admin", "BPF")]
+        {
+            let output = Command::new("setpriv")
+                .args(["--bounding-set", dropped, "--inh-caps", "-all"])
+                .arg(&program)
+                .args(["trace", "-i", "lo"])
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(64), "{dropped}: {stderr}");
+            assert!(stderr.contains(named), "{dropped}: {stderr}");
+        }
+    });
+}
