@@ -42,6 +42,7 @@ enum Verb {
     Setup(verbs::setup::Arguments),
     Build(verbs::build::Arguments),
     Demo(verbs::demo::Arguments),
+    Jaeger(verbs::jaeger::Arguments),
     Test(verbs::test::Arguments),
     Lint(verbs::lint::Arguments),
 }
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => verbs::setup::run(&arguments),
         Verb::Build(_) => verbs::build::run(),
         Verb::Demo(arguments) => verbs::demo::run(&arguments),
+        Verb::Jaeger(_) => verbs::jaeger::run(),
         Verb::Test(arguments) => verbs::test::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),
     };

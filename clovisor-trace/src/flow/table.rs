@@ -85,10 +85,9 @@ impl Table {
         cx: &mut Context<'_>,
     ) -> Admission {
         let key = Key::new(packet, segment);
-        if segment.syn && !segment.rst {
-            if self.flows.get(&key).is_some_and(|flow| flow.is_renewed_by(packet.toward, segment.seq)) {
-                self.finish(&key, End::Capture, cx);
-            }
+        let renews = |flow: &Flow| flow.is_renewed_by(packet.toward, segment.seq);
+        if segment.syn && !segment.rst && self.flows.get(&key).is_some_and(|flow| renews(flow)) {
+            self.finish(&key, End::Capture, cx);
         }
         if !self.flows.contains_key(&key) {
             match self.admit(&key, packet.toward, segment) {

@@ -84,7 +84,7 @@ impl Live {
         for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
             match changed {
                 Ok(attached) => {
-                    tracing::info!("attached to {} again, to come first", attached.interface.name)
+                    tracing::info!("attached to {} again, to come first", attached.interface.name);
                 }
                 Err(error) => tracing::warn!("interface {interface}: {error}"),
             }

@@ -43,7 +43,7 @@ pub(super) fn hint() -> String {
 }
 
 /// Jaeger's program.
-fn jaeger() -> PathBuf {
+pub(crate) fn jaeger() -> PathBuf {
     cache::dir().join(entry()).join("all-in-one")
 }
 

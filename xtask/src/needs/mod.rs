@@ -6,7 +6,7 @@
 
 mod apt;
 mod ebpf;
-mod go;
+pub(crate) mod go;
 pub(crate) mod tools;
 
 use std::fmt::{self, Write};

@@ -66,8 +66,10 @@ pub(crate) enum Event<'a> {
     Foreign(usize),
     /// Bytes that are kept until it is known what they are.
     Held(usize),
-    /// These cannot be of this protocol, or are too many.
+    /// These cannot be of this protocol.
     Invalid,
+    /// These are more than a head may have.
+    TooLong,
 }
 
 /// Reads one direction.
@@ -92,7 +94,7 @@ impl Reader {
                 Read::Done(taken) => Event::BodyEnd(taken),
                 Read::Invalid => Event::Invalid,
             },
-            State::Hold(held) if held.len() + bytes.len() > longest_head => Event::Invalid,
+            State::Hold(held) if held.len() + bytes.len() > longest_head => Event::TooLong,
             State::Hold(held) => {
                 held.extend_from_slice(bytes);
                 Event::Held(bytes.len())
@@ -144,7 +146,11 @@ fn read_head<'a>(kind: Kind, held: &mut Vec<u8>, bytes: &'a [u8], longest: usize
         whole.truncate(end);
         return Event::Head(end - before, whole.into());
     }
-    if room < bytes.len() || !may_start(kind, held) { Event::Invalid } else { Event::HeadPart(bytes.len()) }
+    match may_start(kind, held) {
+        false => Event::Invalid,
+        true if room < bytes.len() => Event::TooLong,
+        true => Event::HeadPart(bytes.len()),
+    }
 }
 
 /// Where a head ends, behind its empty line; a bare LF ends a line too (RFC 9112 section 2.2).
@@ -220,7 +226,7 @@ mod tests {
     fn endless_and_foreign_heads() {
         let mut reader = Reader::new(Kind::Request);
         assert_eq!(reader.read(b"GET / HTTP/1.1\r\nA: ", 30), Event::HeadPart(19));
-        assert_eq!(reader.read(&[b'x'; 100], 30), Event::Invalid);
+        assert_eq!(reader.read(&[b'x'; 100], 30), Event::TooLong);
         assert_eq!(Reader::new(Kind::Request).read(b"\x16\x03\x01", 100), Event::Invalid);
         assert_eq!(Reader::new(Kind::Request).read(&[b'A'; 33], 100), Event::Invalid);
         assert_eq!(Reader::new(Kind::Response).read(b"HTTQ", 100), Event::Invalid);

@@ -49,10 +49,11 @@ impl Http1 {
                     self.request_end(chunk.time_ns);
                     self.report_done(out);
                 }
-                Event::Invalid => {
+                event @ (Event::Invalid | Event::TooLong) => {
+                    let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
                     self.request_part(chunk, offset, rest, first_of_packet);
-                    self.requests_out_of_step(Outcome::Unparsed);
+                    self.requests_out_of_step(reason);
                     at += rest;
                 }
             }

@@ -54,10 +54,11 @@ impl Http1 {
                     at += taken;
                     self.response_end(None, out);
                 }
-                Event::Invalid => {
+                event @ (Event::Invalid | Event::TooLong) => {
+                    let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
                     self.response_part(chunk, rest, first_of_packet);
-                    self.responses_out_of_step(Outcome::Unparsed, out);
+                    self.responses_out_of_step(reason, out);
                     at += rest;
                 }
             }

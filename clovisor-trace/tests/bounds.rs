@@ -1,0 +1,87 @@
+//! Hostile amounts: memory stays within its limit, and everything is counted.
+
+mod wire;
+
+use clovisor_trace::{Limits, Outcome, Packet, Protocol, Side, Toward, Tracer};
+use etherparse::PacketBuilder;
+use wire::Wire;
+
+fn give(tracer: &mut Tracer, now: u64, toward: Toward, data: &[u8]) {
+    let wire_len = u32::try_from(data.len()).expect("small");
+    let protocol = Protocol::Http;
+    tracer.handle_packet(&Packet {
+        time_ns: now,
+        interface: 1,
+        side: Side::Server,
+        toward,
+        protocol,
+        wire_len,
+        data,
+    });
+}
+
+#[test]
+fn a_million_half_open_connections() {
+    let mut tracer = Tracer::new(Limits { flows: 10_000, ..Limits::default() });
+    let mut most = 0;
+    for n in 0..1_000_000_u32 {
+        let [_, a, b, c] = n.to_be_bytes();
+        let mut data = Vec::with_capacity(40);
+        let syn = PacketBuilder::ipv4([10, a, b, c], [10, 0, 0, 1], 64).tcp(1000, 80, n, 100).syn();
+        syn.write(&mut data, b"").expect("fits");
+        give(&mut tracer, u64::from(n) * 1_000, Toward::Server, &data);
+        most = most.max(tracer.memory());
+    }
+    let ledger = tracer.ledger();
+    assert_eq!((ledger.flows_begun, ledger.flows_open, ledger.flows_evicted), (1_000_000, 10_000, 990_000));
+    assert_eq!(ledger.balance(), Ok(()));
+    assert!(most < 20_000_000, "{most} bytes");
+}
+
+#[test]
+fn a_head_without_end() {
+    let mut tracer = Tracer::new(Limits::default());
+    let mut wire = Wire::open(40_000, 1, 1);
+    wire.send(Toward::Server, b"GET / HTTP/1.1\r\nX: ", &mut wire::whole());
+    for frame in &wire.frames {
+        give(&mut tracer, 1_000, frame.toward, &frame.data);
+    }
+    // A gigabyte in segments of 64 KiB, as GSO makes them.
+    let payload = vec![b'x'; 65_000];
+    let (mut seq, mut most) = (2 + 19_u32, 0);
+    for n in 0..16_500_u64 {
+        let mut data = Vec::with_capacity(payload.len() + 40);
+        let segment =
+            PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp(40_000, wire::SERVER_PORT, seq, 100);
+        segment.ack(2).write(&mut data, &payload).expect("fits");
+        give(&mut tracer, 2_000 + n, Toward::Server, &data);
+        seq = seq.wrapping_add(65_000);
+        most = most.max(tracer.memory());
+    }
+    assert!(most < 200_000, "{most} bytes");
+    tracer.finish(1_000_000);
+    let session = tracer.poll_session().expect("the request began");
+    assert_eq!((session.outcome, tracer.poll_session()), (Outcome::Truncated, None));
+    assert_eq!(tracer.ledger().balance(), Ok(()));
+}
+
+#[test]
+fn flows_that_hold_much_make_room() {
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let mut tracer = Tracer::new(limits);
+    for port in 0..2_000 {
+        let mut wire = Wire::open(10_000 + port, 1, 1);
+        let head = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(5_000));
+        wire.send(Toward::Server, head.as_bytes(), &mut wire::whole());
+        for frame in &wire.frames {
+            give(&mut tracer, u64::from(port) * 1_000, frame.toward, &frame.data);
+            assert!(tracer.memory() <= (1 << 20) + 100_000, "{} bytes", tracer.memory());
+            while let Some(session) = tracer.poll_session() {
+                assert_eq!(session.outcome, Outcome::Truncated);
+            }
+        }
+    }
+    assert!(tracer.ledger().flows_evicted > 1_000);
+    tracer.finish(10_000_000);
+    assert_eq!(tracer.ledger().balance(), Ok(()));
+}
