@@ -65,6 +65,7 @@ fn sessions(name: &str, ports: &[u16]) -> Vec<Session> {
         if let Some(packet) = rules.select(record.time_ns, record.interface, record.wire_len, record.data) {
             tracer.handle_packet(&packet);
         }
+        std::ops::ControlFlow::Continue(())
     })
     .expect("a whole capture");
     tracer.finish(last_ns);

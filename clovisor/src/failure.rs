@@ -10,6 +10,16 @@ pub const EX_USAGE: u8 = 64;
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A complaint about the command line, on one line: what is wrong, and where help is.
+#[must_use]
+pub fn one_line(complaint: &clap::Error) -> String {
+    let text = complaint.to_string();
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(said).collect();
+    let said = lines.join(" ");
+    format!("clovisor: {}; --help tells more", said.strip_prefix("error: ").unwrap_or(&said))
+}
+
 /// The exit code of an error: 64 where the user can put it right, 1 for a failed start.
 #[must_use]
 pub fn code(error: &anyhow::Error) -> ExitCode {

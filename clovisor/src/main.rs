@@ -5,7 +5,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{Parser as _, error::ErrorKind};
 use clovisor::{
     cli::{Cli, Command},
     failure, verbs,
@@ -16,10 +16,14 @@ use tracing_subscriber::EnvFilter;
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(help_or_error) => {
+        Err(complaint) if is_complaint(&complaint) => {
+            eprintln!("{}", failure::one_line(&complaint));
+            return failure::EX_USAGE.into();
+        }
+        Err(help) => {
             // Nobody may be there to read it, which changes nothing.
-            _ = help_or_error.print();
-            return if help_or_error.use_stderr() { failure::EX_USAGE.into() } else { ExitCode::SUCCESS };
+            _ = help.print();
+            return if help.use_stderr() { failure::EX_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     log_to_stderr(cli.verbose);
@@ -32,6 +36,11 @@ async fn main() -> ExitCode {
         eprintln!("clovisor: {error:#}");
         failure::code(&error)
     })
+}
+
+/// Whether it is a complaint, and not the help that was asked for or that a bare `clovisor` deserves.
+fn is_complaint(error: &clap::Error) -> bool {
+    error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
 /// Logs go to stderr, so that standard output has sessions only.

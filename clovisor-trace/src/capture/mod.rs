@@ -5,7 +5,7 @@
 
 mod link;
 
-use std::{fmt, io::Read};
+use std::{fmt, io::Read, ops::ControlFlow};
 
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader, traits::PcapReaderIterator};
 
@@ -76,11 +76,14 @@ struct Interface {
     offset: i64,
 }
 
-/// Reads all packets of a capture, in the order of the file.
+/// Reads the packets of a capture, in the order of the file, until the callback breaks off.
 ///
 /// # Errors
 /// What is wrong with the file; the packets before that were handed out.
-pub fn read(source: impl Read + Send, mut each: impl FnMut(&Record<'_>)) -> Result<(), CaptureError> {
+pub fn read(
+    source: impl Read + Send,
+    mut each: impl FnMut(&Record<'_>) -> ControlFlow<()>,
+) -> Result<(), CaptureError> {
     let mut reader = create_reader(BUFFER, source).map_err(|error| match error {
         PcapError::Eof => CaptureError::Empty,
         PcapError::ReadError => CaptureError::Io,
@@ -91,9 +94,12 @@ pub fn read(source: impl Read + Send, mut each: impl FnMut(&Record<'_>)) -> Resu
     loop {
         match reader.next() {
             Ok((used, block)) => {
-                file.block(&block, &mut each)?;
+                let flow = file.block(&block)?.map(|record| each(&record));
                 drop(block);
                 reader.consume(used);
+                if flow == Some(ControlFlow::Break(())) {
+                    return Ok(());
+                }
             }
             Err(PcapError::Eof) => return Ok(()),
             Err(PcapError::Incomplete(_)) => refill(&mut *reader, &mut capacity, file.packets)?,
@@ -135,11 +141,8 @@ struct File {
 }
 
 impl File {
-    fn block(
-        &mut self,
-        block: &PcapBlockOwned<'_>,
-        each: &mut impl FnMut(&Record<'_>),
-    ) -> Result<(), CaptureError> {
+    /// The packet that a block holds, if it does.
+    fn block<'a>(&mut self, block: &'a PcapBlockOwned<'_>) -> Result<Option<Record<'a>>, CaptureError> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
                 let resolution = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
@@ -148,58 +151,40 @@ impl File {
                     resolution,
                     offset: 0,
                 });
+                Ok(None)
             }
             PcapBlockOwned::Legacy(packet) => {
-                let Some(interface) = self.interfaces.first().copied() else {
-                    return Err(CaptureError::Malformed(self.packets));
-                };
-                let units = u64::from(packet.ts_usec) * (1_000_000_000 / interface.resolution);
+                let units = u64::from(packet.ts_usec) * (1_000_000_000 / self.interface(0)?.resolution);
                 let time_ns = u64::from(packet.ts_sec).saturating_mul(1_000_000_000).saturating_add(units);
-                self.packet(0, time_ns, packet.caplen, packet.origlen, packet.data, each)?;
+                self.packet(0, time_ns, packet.caplen, packet.origlen, packet.data)
             }
-            PcapBlockOwned::NG(block) => self.pcapng(block, each)?,
+            PcapBlockOwned::NG(block) => self.pcapng(block),
         }
-        Ok(())
     }
 
-    fn pcapng(&mut self, block: &Block<'_>, each: &mut impl FnMut(&Record<'_>)) -> Result<(), CaptureError> {
+    fn pcapng<'a>(&mut self, block: &'a Block<'_>) -> Result<Option<Record<'a>>, CaptureError> {
         match block {
             // Each section describes its interfaces anew.
             Block::SectionHeader(_) => self.interfaces.clear(),
             Block::InterfaceDescription(described) => {
                 let link = link::Link::new(described.linktype.0)?;
-                let resolution = described.ts_resolution().ok_or(CaptureError::Malformed(self.packets))?;
-                self.interfaces.push(Interface {
-                    link,
-                    resolution: resolution.max(1),
-                    offset: described.ts_offset(),
-                });
+                let resolution =
+                    described.ts_resolution().ok_or(CaptureError::Malformed(self.packets))?.max(1);
+                self.interfaces.push(Interface { link, resolution, offset: described.ts_offset() });
             }
             Block::EnhancedPacket(packet) => {
-                let interface = self.interface(packet.if_id)?;
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                let (seconds, rest) = (units / interface.resolution, units % interface.resolution);
-                let fraction = u128::from(rest) * 1_000_000_000 / u128::from(interface.resolution);
-                let time_ns = seconds
-                    .saturating_add_signed(interface.offset)
-                    .saturating_mul(1_000_000_000)
-                    .saturating_add(u64::try_from(fraction).unwrap_or_default());
-                self.packet(packet.if_id, time_ns, packet.caplen, packet.origlen, packet.data, each)?;
+                let time_ns = self.interface(packet.if_id)?.nanoseconds(units);
+                return self.packet(packet.if_id, time_ns, packet.caplen, packet.origlen, packet.data);
             }
+            // It has neither time nor interface: the first, and no time at all.
             Block::SimplePacket(packet) => {
-                // It has neither time nor interface: the first, and no time at all.
-                self.packet(
-                    0,
-                    0,
-                    packet.data.len().try_into().unwrap_or(u32::MAX),
-                    packet.origlen,
-                    packet.data,
-                    each,
-                )?;
+                let captured = packet.data.len().try_into().unwrap_or(u32::MAX).min(packet.origlen);
+                return self.packet(0, 0, captured, packet.origlen, packet.data);
             }
             _ => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn interface(&self, id: u32) -> Result<Interface, CaptureError> {
@@ -207,22 +192,32 @@ impl File {
         self.interfaces.get(index).copied().ok_or(CaptureError::Malformed(self.packets))
     }
 
-    fn packet(
+    fn packet<'a>(
         &mut self,
         id: u32,
         time_ns: u64,
         captured: u32,
         wire: u32,
-        data: &[u8],
-        each: &mut impl FnMut(&Record<'_>),
-    ) -> Result<(), CaptureError> {
+        data: &'a [u8],
+    ) -> Result<Option<Record<'a>>, CaptureError> {
         let interface = self.interface(id)?;
         let data = &data[..data.len().min(captured as usize)];
         let skip = interface.link.ip_offset(data);
         self.packets += 1;
         let wire_len = wire.saturating_sub(skip.and_then(|skip| u32::try_from(skip).ok()).unwrap_or(0));
         let data = skip.and_then(|skip| data.get(skip..)).unwrap_or_default();
-        each(&Record { time_ns, interface: id, wire_len, data });
-        Ok(())
+        Ok(Some(Record { time_ns, interface: id, wire_len, data }))
+    }
+}
+
+impl Interface {
+    /// Nanoseconds since the Unix epoch of a time in the interface's units.
+    fn nanoseconds(&self, units: u64) -> u64 {
+        let (seconds, rest) = (units / self.resolution, units % self.resolution);
+        let fraction = u128::from(rest) * 1_000_000_000 / u128::from(self.resolution);
+        seconds
+            .saturating_add_signed(self.offset)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(u64::try_from(fraction).unwrap_or_default())
     }
 }

@@ -88,6 +88,9 @@ pub struct ReadArgs {
     /// The file, pcap or pcapng; - reads standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Stop after this time of the capture: 30, 30s, 500ms, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, env = "CLOVISOR_DURATION")]
+    pub duration: Option<Duration>,
     /// Service name for the spans [default: OTEL_SERVICE_NAME, or the name of the file]
     #[arg(long, value_name = "NAME", env = "CLOVISOR_SERVICE")]
     pub service: Option<String>,

@@ -3,13 +3,18 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    ops::ControlFlow,
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
 use clovisor_trace::{Resource, Rules, Span, capture};
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     cli::ReadArgs,
@@ -22,6 +27,9 @@ use crate::{
 
 /// Spans between the thread that reads and the task that hands on.
 const AHEAD: usize = 256;
+
+/// How long the reading thread may take to notice that nobody wants more: it may wait for standard input.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the reading thread ends with.
 struct Done {
@@ -39,27 +47,47 @@ struct Done {
 pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
     let source = open(&arguments.file)?;
-    let outputs = Outputs::open(&arguments.output, &environment)?;
+    let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let (rules, by_default) = arguments.selection.rules();
-    if by_default {
-        tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
-    }
     let mut pipeline =
         Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit);
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
-    let (spans, mut ready) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking(move || run(source, &rules, pipeline, &spans));
-    while let Some(span) = ready.recv().await {
-        outputs.push_waiting(span).await;
-    }
-    let done = reading.await?;
+    let (spans, ready) = mpsc::channel(AHEAD);
+    let (finished, done) = oneshot::channel();
+    let length_ns = arguments.duration.map(|duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    // A thread of its own, not one that the runtime would wait for: standard input may never end.
+    std::thread::spawn(move || {
+        // If nobody waits any more, nobody wants to know.
+        _ = finished.send(run(source, &rules, pipeline, &spans, length_ns));
+    });
+    hand_on(ready, &mut outputs).await?;
+    let done = tokio::time::timeout(PATIENCE, done).await;
     let exported = outputs.shutdown().await;
-    if !arguments.output.quiet {
+    let Ok(Ok(done)) = done else { return Ok(ExitCode::SUCCESS) };
+    if by_default && done.packets > 0 {
+        tracing::info!("neither --port nor --egress was given: ports 80 and 8080 were taken as http");
+    }
+    if done.packets > 0 && !arguments.output.quiet {
         eprintln!("{}", summary::text(done.pipeline.tally(), &accounts(&done, exported)));
     }
     match done.fault {
         None => Ok(ExitCode::SUCCESS),
         Some(fault) => Err(Usage(format!("cannot read {}: {fault}", arguments.file.display())).into()),
+    }
+}
+
+/// Hands spans on until there are no more, nobody reads them, or the user has had enough.
+async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            span = ready.recv() => match span {
+                Some(span) => outputs.push_waiting(span).await,
+                None => return Ok(()),
+            },
+            () = outputs.reader_gone() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
     }
 }
 
@@ -89,11 +117,16 @@ fn run(
     rules: &Rules,
     mut pipeline: Pipeline,
     spans: &mpsc::Sender<Span>,
+    length_ns: Option<u64>,
 ) -> Done {
-    let (mut packets, mut filtered, mut last_ns) = (0, 0, 0);
-    // The other end goes only with the whole process, so what it no longer takes nobody misses.
+    let (mut packets, mut filtered, mut first_ns, mut last_ns) = (0, 0, None, 0);
+    // What the other end no longer takes nobody misses.
     let mut out = |span| _ = spans.blocking_send(span);
     let fault = capture::read(source, |record| {
+        let age_ns = record.time_ns.saturating_sub(*first_ns.get_or_insert(record.time_ns));
+        if spans.is_closed() || pipeline.is_full() || length_ns.is_some_and(|length| age_ns > length) {
+            return ControlFlow::Break(());
+        }
         packets += 1;
         // Times in a file may step back a little; the tracer's clock does not.
         last_ns = record.time_ns.max(last_ns);
@@ -105,6 +138,7 @@ fn run(
             }
             None => filtered += 1,
         }
+        ControlFlow::Continue(())
     })
     .err();
     pipeline.finish(last_ns, 0, &mut out);

@@ -31,6 +31,7 @@ fn wrong_options_name_what_is_wrong() {
         let (code, stderr) = run(arguments);
         assert_eq!(code, Some(64), "{arguments:?}: {stderr}");
         assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     }
 }
 
