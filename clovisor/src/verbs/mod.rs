@@ -3,6 +3,7 @@
 mod cleanup;
 mod live;
 mod read;
+mod signals;
 mod trace;
 
 pub use cleanup::cleanup;

@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clovisor_trace::{Resource, Rules, Span, capture};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
+use super::signals::Signals;
 use crate::{
     cli::ReadArgs,
     export::Environment,
@@ -78,7 +76,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
 
 /// Hands spans on until there are no more, nobody reads them, or the user has had enough.
 async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     loop {
         tokio::select! {
             span = ready.recv() => match span {
@@ -86,7 +84,7 @@ async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Resu
                 None => return Ok(()),
             },
             () = outputs.reader_gone() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = signals.any() => return Ok(()),
         }
     }
 }

@@ -10,11 +10,10 @@ use clovisor_common::protocol;
 use clovisor_trace::{Protocol, Resource, Rules};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::live::Live;
+use super::{live::Live, signals::Signals};
 use crate::{
     cli::{Selection, TraceArgs},
     datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
@@ -75,19 +74,12 @@ async fn run(
     rules: &kernel::Rules,
     interfaces: Vec<(crate::datapath::interface::Interface, Resource)>,
 ) -> Result<Option<ExitStatus>> {
+    // Before the first attach: a signal must not end the process and leave its filters.
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     for (interface, resource) in interfaces {
         live.attach(&interface, resource, rules, arguments.attach.into()).await?;
     }
     let mut child = start(&arguments.command)?;
-    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-        .map(|kind| signal(kind).context("cannot listen for signals"));
-    let [int, term, hup] = signals.each_mut().map(Result::as_mut);
-    let (Ok(int), Ok(term), Ok(hup)) = (int, term, hup) else {
-        return Err(signals
-            .into_iter()
-            .find_map(Result::err)
-            .unwrap_or_else(|| anyhow::anyhow!("no signals")));
-    };
     let mut fetch = interval(FETCH);
     fetch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut recheck = interval(RECHECK);
@@ -108,19 +100,11 @@ async fn run(
                 child = None;
                 end = Some(Instant::now() + AFTERMATH);
             }
-            () = stopped(int, term, hup) => break,
+            () = signals.any() => break,
             () = outputs.reader_gone() => break,
         }
     }
     Ok(status)
-}
-
-async fn stopped(int: &mut Signal, term: &mut Signal, hup: &mut Signal) {
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-        _ = hup.recv() => {}
-    }
 }
 
 async fn until(end: Option<Instant>) {

@@ -1,9 +1,9 @@
 //! The classifiers on an interface's two hooks, first in the chain, and off again without a trace.
 //!
-//! Two ways: [`clsact`] filters, cheap and on any kernel, and [`tcx`] links, for where a foreign tcx program
+//! Two ways: `clsact` filters, cheap and on any kernel, and `tcx` links, for where a foreign tcx program
 //! would keep the packets from clsact. [`Way::Auto`] takes the first that will see all packets.
 //!
-//! It refuses to delete what is not its own: see [`owner`] and [`sweep`]. Invariants: an interface is
+//! It refuses to delete what is not its own: see `owner` and `sweep`. Invariants: an interface is
 //! attached on both hooks or on none; a failed attach leaves nothing behind.
 
 mod clsact;
