@@ -40,12 +40,12 @@ fn http(attributes: &mut Attributes, exchange: &Exchange) {
     set(attributes, "protocol-2", "HTTP");
     if let Some(request) = &exchange.request {
         set(attributes, "reqmethod", request.method.clone());
-        set(attributes, "requrl", redact::query(&request.target).into_owned());
+        set(attributes, "requrl", redact::target(&request.target));
         set(attributes, "reqproto", version(request.minor_version));
         let find =
             |name: &str| request.trace_headers.iter().find(|(key, _)| *key == name).map(|(_, v)| v.clone());
         set_some(attributes, "useragent", request.user_agent.clone());
-        set_some(attributes, "host", request.host.clone());
+        set_some(attributes, "host", request.host.as_deref().map(redact::userinfo));
         set_some(attributes, "requestid", request.request_id.clone());
         set_some(attributes, "envoydecorator", request.envoy_decorator.clone());
         set_some(attributes, "traceid", find("x-b3-traceid"));

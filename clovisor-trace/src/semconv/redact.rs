@@ -36,6 +36,17 @@ pub(super) fn query(target: &str) -> Cow<'_, str> {
     format!("{path}?{}", parts.join("&")).into()
 }
 
+/// A request target in any of its forms (RFC 9112 section 3.2) without user, password and secret parameters.
+pub(super) fn target(target: &str) -> String {
+    let target = query(target);
+    if target.starts_with('/') {
+        return target.into_owned();
+    }
+    let start = target.find("://").map_or(0, |at| at + 3);
+    let end = target[start..].find(['/', '?']).map_or(target.len(), |at| start + at);
+    format!("{}{}{}", &target[..start], userinfo(&target[start..end]), &target[end..])
+}
+
 /// An authority whose user and password are hidden.
 pub(super) fn userinfo(authority: &str) -> String {
     match authority.rsplit_once('@') {
@@ -63,6 +74,15 @@ mod tests {
             ("/a?assign=1", "/a?assign=1"),
         ] {
             assert_eq!(query(target), expected);
+        }
+        for (target, expected) in [
+            ("/a@b?sig=c", "/a@b?sig=REDACTED"),
+            ("*", "*"),
+            ("http://user:word@host/a@b?sig=c", "http://REDACTED:REDACTED@host/a@b?sig=REDACTED"),
+            ("user:word@host:443", "REDACTED:REDACTED@host:443"),
+            ("http://host?a=http://b@c", "http://host?a=http://b@c"),
+        ] {
+            assert_eq!(super::target(target), expected);
         }
         assert_eq!(userinfo("user:word@host:80"), "REDACTED:REDACTED@host:80");
         assert_eq!(userinfo("user@host"), "REDACTED@host");

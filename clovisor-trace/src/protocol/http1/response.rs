@@ -83,7 +83,8 @@ impl Http1 {
         }
         if let Some(answered) = self.answered() {
             answered.response_start_ns.get_or_insert(chunk.time_ns);
-            answered.exchange.early |= !answered.request_over;
+            // Each message to one request says it anew, so that the final response has the last word.
+            answered.exchange.early = !answered.request_over;
         }
     }
 
@@ -130,6 +131,7 @@ impl Http1 {
         let after = after(&head, method);
         let lying = head.framing == Framing::Invalid && matches!(after, After::Body(_));
         if matches!(after, After::Interim) {
+            answered.exchange.early = false;
             if answered.exchange.interim.len() < MOST_INTERIM {
                 answered.exchange.interim.push(head.status);
             }

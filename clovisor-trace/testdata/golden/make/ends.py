@@ -84,26 +84,33 @@ def odd(connection):
     connection.close()
 
 
-def lines(connection):
-    """Answers each line, as Redis does."""
-    with connection, connection.makefile("rwb") as stream:
-        for line in stream:
-            stream.write(b"+PONG\r\n" if line == b"PING\r\n" else b"$3000\r\n" + b"v" * 3000 + b"\r\n")
-            stream.flush()
+def commands(connection):
+    """Answers each command, in the words of Redis."""
+    while line := connection.recv(100):
+        connection.sendall(b"+PONG\r\n" if line == b"PING\r\n" else b"$3000\r\n" + b"v" * 3000 + b"\r\n")
+    connection.close()
+
+
+def quietly(each, connection):
+    """A client that resets the connection is no fault here."""
+    try:
+        each(connection)
+    except ConnectionError:
+        pass
 
 
 def listen(port, each):
     server = socket.create_server(("", port))
     while True:
         connection = server.accept()[0]
-        threading.Thread(target=each, args=(connection,), daemon=True).start()
+        threading.Thread(target=quietly, args=(each, connection), daemon=True).start()
 
 
 def serve():
     for port, handler in ((8080, Plain), (8082, Old)):
         server = http.server.ThreadingHTTPServer(("", port), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    threading.Thread(target=listen, args=(6379, lines), daemon=True).start()
+    threading.Thread(target=listen, args=(6379, commands), daemon=True).start()
     listen(8083, odd)
 
 

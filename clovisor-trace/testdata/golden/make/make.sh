@@ -39,8 +39,9 @@ servers() {
     echo hello > "$work/www/index.txt"
     head -c 3000 /dev/zero | tr '\0' x > "$work/www/long.txt"
     echo 'included: <!--# include virtual="/index.txt" -->' > "$work/www/chunked.txt"
-    in_server nginx -p "$work" -c "$here/nginx.conf" 2>/dev/null & pids+=($!)
-    in_server python3 "$here/ends.py" serve & pids+=($!)
+    # Not by a function: a job's number is to be the program's.
+    ip netns exec $server nginx -p "$work" -c "$here/nginx.conf" 2>/dev/null & pids+=($!)
+    ip netns exec $server python3 "$here/ends.py" serve & pids+=($!)
     sleep 1
 }
 
@@ -50,11 +51,12 @@ record() {
     shift
     while [ "$1" != -- ]; do options+=("$1"); shift; done
     shift
-    in_server tcpdump -q -U -w "$work/capture" "${options[@]}" tcp 2>/dev/null & local tcpdump=$!
+    ip netns exec $server tcpdump -q -U --immediate-mode -w "$work/capture" "${options[@]}" tcp 2>/dev/null &
+    local tcpdump=$!
     sleep 0.5
     "$@" > /dev/null || true
     sleep 0.5
-    kill -INT $tcpdump
+    kill $tcpdump
     wait $tcpdump || true
     mv "$work/capture" "$out/$file"
 }
