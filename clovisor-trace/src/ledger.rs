@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::session::Outcome;
+use crate::outcome::Outcome;
 
 /// Counts of one tracer. Every packet that came in is in exactly one of the packet counts, every session that
 /// began is open or has an outcome.

@@ -19,6 +19,7 @@ mod id;
 mod ledger;
 mod limits;
 mod outbox;
+mod outcome;
 mod packet;
 mod protocol;
 mod select;
@@ -29,13 +30,14 @@ mod tracer;
 
 pub use ledger::{Imbalance, Ledger};
 pub use limits::Limits;
+pub use outcome::{Outcome, Transfer};
 pub use packet::{Packet, Side, Toward};
 pub use protocol::{
-    Protocol, UnknownProtocol, from_port_name,
+    Detail, Protocol, UnknownProtocol, from_port_name,
     http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},
 };
 pub use select::{EgressRule, PortRule, Rules};
 pub use semconv::{Semconv, SpanBuilder, UnknownSemconv};
-pub use session::{Detail, Outcome, Session, Transfer};
+pub use session::Session;
 pub use span::{Attributes, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 pub use tracer::Tracer;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::session::{Outcome, Session};
+use crate::{outcome::Outcome, session::Session};
 
 /// Sessions in the order of their ends.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 pub(crate) use decode::{Decoded, decode, segment};
 pub(crate) use fragment::{Datagrams, Fragment};
 
-use crate::protocol::Protocol;
+use crate::protocol::name::Protocol;
 
 /// Whether the pod behind the interface is the server or the client of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,151 +1,23 @@
 //! Protocols: what the ordered bytes of a flow mean. One folder (or file) each, behind [`Conversation`].
 //!
-//! A new protocol is a new folder with a `Conversation`, a variant of [`Protocol`], a name in
-//! [`from_port_name`], and a line in [`Protocol::conversation`].
+//! A new protocol is a new folder with a `Conversation`, a variant of [`Protocol`] with its names, and a
+//! line in [`Protocol::conversation`] and [`Detail`].
 
+mod conversation;
 pub(crate) mod http1;
-mod port_name;
+pub(crate) mod name;
 mod tcp;
 
-use std::{fmt, str::FromStr};
-
-pub use port_name::from_port_name;
-
-use crate::{
-    limits::Limits,
-    packet::Toward,
-    session::{Detail, Outcome, Transfer},
-};
-
-/// How a flow is parsed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// HTTP/1.0 and HTTP/1.1: a session for each request.
-    Http,
-    /// No parser: a session for each connection.
-    Tcp,
-}
+pub use conversation::Detail;
+pub(crate) use conversation::{Chunk, Conversation, End, Report};
+pub use name::{Protocol, UnknownProtocol, from_port_name};
 
 impl Protocol {
-    /// Name in configuration and output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-        }
-    }
-
+    /// The machine that parses a flow of it.
     pub(crate) fn conversation(self) -> Box<dyn Conversation> {
         match self {
             Self::Http => Box::new(http1::Http1::new()),
             Self::Tcp => Box::new(tcp::Tcp::new()),
         }
     }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A protocol name that Clovisor does not know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownProtocol(pub String);
-
-impl fmt::Display for UnknownProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' is not a protocol that Clovisor parses; use http or tcp", self.0)
-    }
-}
-
-impl std::error::Error for UnknownProtocol {}
-
-impl FromStr for Protocol {
-    type Err = UnknownProtocol;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name.to_ascii_lowercase().as_str() {
-            "http" => Ok(Self::Http),
-            "tcp" => Ok(Self::Tcp),
-            _ => Err(UnknownProtocol(name.to_owned())),
-        }
-    }
-}
-
-/// Bytes of one stream, in order and without repetition, from one packet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Chunk<'a> {
-    pub(crate) toward: Toward,
-    pub(crate) time_ns: u64,
-    /// Position of the first byte in its stream.
-    pub(crate) offset: u64,
-    /// How far into the opposite stream the sender had acknowledged when it sent this; everything before
-    /// has been delivered, or declared a gap.
-    pub(crate) acked: u64,
-    pub(crate) bytes: &'a [u8],
-    /// Whether these are the first bytes of their packet that are delivered.
-    pub(crate) starts_packet: bool,
-}
-
-/// How a stream, or the tracing of it, came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// FIN: the sender has nothing more to say.
-    Fin,
-    /// RST: neither side has.
-    Reset,
-    /// Silent for the idle time.
-    Idle,
-    /// Given up because a limit was reached.
-    Limit,
-    /// Tracing ended.
-    Capture,
-}
-
-/// What a conversation reports; [`Flow`](crate::flow::Flow) adds addresses and sequence numbers.
-#[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) start_ns: u64,
-    pub(crate) end_ns: u64,
-    pub(crate) request_end_ns: Option<u64>,
-    pub(crate) response_start_ns: Option<u64>,
-    pub(crate) outcome: Outcome,
-    pub(crate) request: Transfer,
-    pub(crate) response: Transfer,
-    pub(crate) missing_bytes: u64,
-    /// Where its first byte is.
-    pub(crate) first: (Toward, u64),
-    pub(crate) detail: Detail,
-}
-
-/// The protocol machine of one flow. Total: no bytes make it fail; what it cannot parse it reports as such.
-///
-/// What it is told keeps causal order: a chunk comes after everything that its sender had acknowledged.
-pub(crate) trait Conversation: Send {
-    /// A packet with or without payload was seen, in the order of arrival; for counting only.
-    fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64) {}
-
-    /// The next bytes of a stream.
-    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>);
-
-    /// The next `len` bytes of a stream were on the wire but not captured; zero if the stream was met in its
-    /// middle, so that nobody knows how many came before.
-    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>);
-
-    /// A stream has ended with [`End::Fin`].
-    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>);
-
-    /// The flow is over: everything still open is reported.
-    fn end(&mut self, end: End, out: &mut Vec<Report>);
-
-    /// Sessions that have begun.
-    fn begun(&self) -> u64;
-
-    /// Sessions that have begun and were not yet reported.
-    fn open(&self) -> u64;
-
-    /// Bytes of memory held.
-    fn memory(&self) -> usize;
 }

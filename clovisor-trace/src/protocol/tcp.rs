@@ -1,10 +1,10 @@
 //! A connection without a parser: one session from its first packet to its last.
 
-use super::{Chunk, Conversation, End, Report};
+use super::conversation::{Chunk, Conversation, Detail, End, Report};
 use crate::{
     limits::Limits,
+    outcome::{Outcome, Transfer},
     packet::Toward,
-    session::{Detail, Outcome, Transfer},
 };
 
 /// Counts both directions of one connection.

@@ -33,8 +33,10 @@ pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchang
     if let Some(response) = &exchange.response {
         set(attributes, "http.response.status_code", response.status);
     }
-    let version = exchange.request.as_ref().map(|request| request.minor_version);
-    let version = version.or(exchange.response.as_ref().map(|response| response.minor_version));
+    // The lower one is what was used: a 1.0 answer to a 1.1 request makes a conversation in 1.0.
+    let request = exchange.request.as_ref().map(|request| request.minor_version);
+    let response = exchange.response.as_ref().map(|response| response.minor_version);
+    let version = request.into_iter().chain(response).min();
     set_some(
         attributes,
         "network.protocol.version",

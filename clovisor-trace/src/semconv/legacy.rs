@@ -4,8 +4,9 @@
 
 use super::{redact, set, set_some};
 use crate::{
+    protocol::Detail,
     protocol::http1::Exchange,
-    session::{Detail, Session},
+    session::Session,
     span::{Attributes, Resource, Value},
 };
 

@@ -11,8 +11,10 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use crate::{
     context, id,
+    outcome::Outcome,
     packet::Side,
-    session::{Detail, Outcome, Session},
+    protocol::Detail,
+    session::Session,
     span::{Attributes, Key, Kind, Resource, Span, Status, Value},
 };
 

@@ -5,21 +5,22 @@
 //! say so, and reading goes on at the next packet that starts like a message.
 
 mod body;
-mod exchange;
-mod head;
+pub(crate) mod exchange;
+pub(crate) mod head;
+mod pending;
 mod reader;
 mod request;
 mod response;
 
 use std::collections::VecDeque;
 
-use exchange::Pending;
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
+use pending::Pending;
 use reader::{Kind, Reader};
 
-use super::{Chunk, Conversation, End, Report};
-use crate::{limits::Limits, packet::Toward, session::Outcome};
+use super::conversation::{Chunk, Conversation, End, Report};
+use crate::{limits::Limits, outcome::Outcome, packet::Toward};
 
 /// The HTTP/1 machine of one connection.
 pub(crate) struct Http1 {

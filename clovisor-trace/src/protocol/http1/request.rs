@@ -3,15 +3,15 @@
 use super::{
     Held, Http1,
     body::{Body, Skip},
-    exchange::Pending,
     head::{Framing, RequestHead},
+    pending::Pending,
     reader::{Event, State},
 };
 use crate::{
     limits::Limits,
+    outcome::Outcome,
     packet::Toward,
-    protocol::{Chunk, Report},
-    session::Outcome,
+    protocol::conversation::{Chunk, Report},
 };
 
 impl Http1 {

@@ -3,14 +3,15 @@
 use super::{
     Http1,
     body::{Body, Skip},
-    exchange::{MOST_INTERIM, Pending},
+    exchange::MOST_INTERIM,
     head::{Framing, ResponseHead},
+    pending::Pending,
     reader::{Event, State},
 };
 use crate::{
     limits::Limits,
-    protocol::{Chunk, Report},
-    session::Outcome,
+    outcome::Outcome,
+    protocol::conversation::{Chunk, Report},
 };
 
 /// What follows the head of a response.
