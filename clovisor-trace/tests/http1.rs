@@ -203,6 +203,29 @@ fn capture_gaps_cost_only_what_they_hit() {
 }
 
 #[test]
+fn more_requests_in_flight_than_are_followed() {
+    let mut wire = Wire::open(40_000, 1, 1);
+    wire.send(C, b"GET /0 HTTP/1.1\r\n\r\nGET /1 HTTP/1.1\r\n\r\n", &mut whole());
+    wire.send(S, b"HTTP/1.1 210 OK\r\nContent-Length: 4\r\n\r\nha", &mut whole());
+    wire.send(C, b"GET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n", &mut whole());
+    wire.send(S, b"lf", &mut whole());
+    for n in 1..4 {
+        wire.send(S, format!("HTTP/1.1 21{n} OK\r\nContent-Length: 0\r\n\r\n").as_bytes(), &mut whole());
+    }
+    let limits = Limits { pipeline: 2, ..Limits::default() };
+    let found = lines(&trace_with(&wire.frames, Protocol::Http, limits).0);
+    for n in 0..4 {
+        let own = format!("GET /{n} -> ? ");
+        let right = format!("GET /{n} -> 21{n} ");
+        let wrong = |line: &&String| {
+            line.starts_with(&format!("GET /{n} ")) && !line.starts_with(&own) && !line.starts_with(&right)
+        };
+        assert_eq!(found.iter().find(wrong), None, "{found:#?}");
+    }
+    assert!(found.iter().any(|line| line.contains("truncated")), "{found:#?}");
+}
+
+#[test]
 fn cut_packets_leave_gaps() {
     let mut wire = Wire::open(40_000, 1, 1);
     wire.send(C, b"GET /1 HTTP/1.1\r\n\r\n", &mut whole());

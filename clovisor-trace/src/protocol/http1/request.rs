@@ -52,15 +52,20 @@ impl Http1 {
                 event @ (Event::Invalid | Event::TooLong) => {
                     let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
-                    self.request_part(chunk, offset, rest, first_of_packet);
+                    // Bytes that were held are of nobody knows what, so they begin no request.
+                    if !matches!(self.requests.state, State::Hold(_)) {
+                        self.request_part(chunk, offset, rest, first_of_packet);
+                    }
                     self.requests_out_of_step(reason);
                     at += rest;
                 }
             }
         }
-        while self.pending.len() > limits.pipeline.max(1) {
-            self.give_up(1, Outcome::Truncated, out);
-            self.responses_lost = true;
+        if self.pending.len() > limits.pipeline.max(1) {
+            // Whose response comes next can no longer be told.
+            self.responses_out_of_step(Outcome::Truncated, out);
+            let excess = self.pending.len().saturating_sub(limits.pipeline.max(1));
+            self.give_up(excess, Outcome::Truncated, out);
         }
     }
 

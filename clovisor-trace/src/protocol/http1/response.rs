@@ -183,7 +183,7 @@ impl Http1 {
     }
 
     /// Nobody can tell where the response under way, if any, ends.
-    fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
+    pub(super) fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
             answered.spoil(outcome);
