@@ -148,8 +148,8 @@ fn a_foreign_tcx_program_that_comes_later_is_overtaken() {
         assert_eq!(traced.attach(Way::Auto).await.how, How::Clsact);
         for how_it_comes in [LinkOrder::last, LinkOrder::first] {
             let foreign = Foreign::tcx("veth0", how_it_comes);
-            traced.attacher.recheck(&mut traced.kernel).await;
-            assert!(traced.sees(&net));
+            let done = traced.attacher.recheck(&mut traced.kernel).await;
+            assert!(traced.sees(&net), "{done:?} {:?}", traced.attacher.attached().collect::<Vec<_>>());
             assert!(foreign.seen() > 0);
             assert_eq!(traced.attacher.attached().map(|a| a.how).collect::<Vec<_>>(), [How::Tcx]);
             assert!(traced.attacher.recheck(&mut traced.kernel).await.is_empty(), "all is well");

@@ -4,15 +4,25 @@
 //! configuration lock, so it is for where clsact will not do: all tcx programs of an interface run before
 //! any clsact filter, and one that gives a final verdict keeps the packets from clsact.
 
-use aya::programs::SchedClassifier;
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier};
 use clovisor_common::name;
 
 use super::error::AttachError;
 use super::netlink::Hook;
 use crate::datapath::interface::Interface;
 use crate::datapath::kernel::{Kernel, KernelError};
+
+/// How often a chain is asked for: programs do not go that fast one after another.
+const QUERIES: usize = 3;
+
+/// How often, and how long after each other, a hook is tried that still has our old link.
+const ATTACH_TRIES: u32 = 20;
+const ATTACH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Our links on one interface; dropping them detaches.
 pub(super) struct Tcx {
@@ -29,14 +39,36 @@ pub(super) fn attach(
     let mut links = Vec::with_capacity(2);
     for (hook, name) in Hook::BOTH.into_iter().zip(programs) {
         let program = kernel.program(name)?;
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let link = program
-            .attach_with_options(&interface.name, attach_type(hook), options)
-            .and_then(|id| program.take_link(id))
-            .map_err(|source| AttachError::Tcx { interface: interface.name.clone(), hook, source })?;
+        let link = attach_link(program, interface, hook).map_err(|source| AttachError::Tcx {
+            interface: interface.name.clone(),
+            hook,
+            source,
+        })?;
         links.push(link);
     }
     Ok(Tcx { _links: links })
+}
+
+/// Attaches in front. A link of ours that was just dropped can live on for a moment, in a child process between
+/// fork and exec, and the kernel takes a program once a hook: so that is waited for.
+fn attach_link(
+    program: &mut SchedClassifier,
+    interface: &Interface,
+    hook: Hook,
+) -> Result<SchedClassifierLink, ProgramError> {
+    let mut tries = 0;
+    loop {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(&interface.name, attach_type(hook), options) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == ErrorKind::AlreadyExists && tries < ATTACH_TRIES =>
+            {
+                tries += 1;
+                std::thread::sleep(ATTACH_PAUSE);
+            }
+            attached => return attached.and_then(|id| program.take_link(id)),
+        }
+    }
 }
 
 /// What runs on a hook by tcx.
@@ -48,7 +80,9 @@ pub(super) struct Chain {
 impl Chain {
     /// Reads it; `None` where the kernel has no tcx, or the interface is gone.
     pub(super) fn of(interface: &Interface, hook: Hook) -> Option<Self> {
-        let (_, programs) = SchedClassifier::query_tcx(&interface.name, attach_type(hook)).ok()?;
+        // The kernel lists ids, and a program that goes before it is looked up makes the whole query fail.
+        let query = |_| SchedClassifier::query_tcx(&interface.name, attach_type(hook)).ok();
+        let (_, programs) = (0..QUERIES).find_map(query)?;
         let is_ours = |program: &str| [name::INGRESS, name::EGRESS_PROGRAM].contains(&program);
         let programs = programs
             .iter()
