@@ -33,7 +33,7 @@ pub use limits::Limits;
 pub use outcome::{Outcome, Transfer};
 pub use packet::{Packet, Side, Toward};
 pub use protocol::{
-    Detail, Protocol, UnknownProtocol, from_port_name,
+    Detail, Protocol, UnknownProtocol, from_app_protocol, from_port_name,
     http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},
 };
 pub use select::{EgressRule, PortRule, Rules};

@@ -84,6 +84,15 @@ impl Tracer {
         self.outbox.pop()
     }
 
+    /// Tracing of one interface ends: what is open there is reported as far as it was seen, so that no silence is
+    /// taken for the pods' own. Call it when its last packets have been handed in.
+    pub fn finish_interface(&mut self, interface: u32, now_ns: u64) {
+        self.handle_timeout(now_ns);
+        let Self { limits, table, outbox: out, ledger, .. } = self;
+        table.finish_interface(interface, &mut Context { now_ns, limits, ledger, out });
+        self.bring_up_to_date();
+    }
+
     /// Tracing ends: what is open is reported as far as it was seen.
     pub fn finish(&mut self, now_ns: u64) {
         self.handle_timeout(now_ns);

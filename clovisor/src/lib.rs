@@ -6,10 +6,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cluster;
+pub mod config;
 pub mod datapath;
 pub mod export;
 pub mod failure;
+mod live;
 pub mod outputs;
 pub mod pipeline;
+pub mod plan;
+mod signals;
 pub mod summary;
 pub mod verbs;

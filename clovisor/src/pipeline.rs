@@ -3,19 +3,46 @@
 //! It refuses to know where packets come from and where spans go. It counts what it hands on, and stops at the
 //! limit that the user gave.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use clovisor_trace::{Ledger, Limits, Packet, Resource, Semconv, Span, SpanBuilder, Tracer};
+use clovisor_trace::{Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer};
 
-use crate::summary::Tally;
+use crate::{plan::Peers, summary::Tally};
+
+/// Whose spans those of an interface are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Names {
+    /// Of the sessions that a listening port served, by port.
+    pub ports: BTreeMap<u16, Arc<Resource>>,
+    /// Of all others.
+    pub others: Arc<Resource>,
+}
+
+impl Names {
+    /// One name for everything.
+    #[must_use]
+    pub fn all(resource: Resource) -> Self {
+        Self { ports: BTreeMap::new(), others: Arc::new(resource) }
+    }
+
+    fn of(&self, session: &Session) -> &Arc<Resource> {
+        let port = (session.side == Side::Server).then(|| self.ports.get(&session.server.port())).flatten();
+        port.unwrap_or(&self.others)
+    }
+}
 
 /// Turns packets into spans.
 pub struct Pipeline {
     tracer: Tracer,
     builder: SpanBuilder,
-    resources: HashMap<u32, Arc<Resource>>,
+    names: HashMap<u32, Names>,
     /// For interfaces that nobody named.
-    unnamed: Arc<Resource>,
+    unnamed: Names,
+    /// Names of the other side.
+    peers: Arc<Peers>,
     tally: Tally,
     /// Sessions that may still be handed on.
     left: u64,
@@ -28,21 +55,27 @@ impl Pipeline {
         Self {
             tracer: Tracer::new(Limits { headers, ..Limits::default() }),
             builder: SpanBuilder { semconv },
-            resources: HashMap::new(),
-            unnamed: Arc::new(Resource::service("clovisor")),
+            names: HashMap::new(),
+            unnamed: Names::all(Resource::service("clovisor")),
+            peers: Arc::default(),
             tally: Tally::default(),
             left: limit.unwrap_or(u64::MAX),
         }
     }
 
     /// Says whose spans those of an interface are.
-    pub fn name(&mut self, interface: u32, resource: Resource) {
-        self.resources.insert(interface, Arc::new(resource));
+    pub fn name(&mut self, interface: u32, names: Names) {
+        self.names.insert(interface, names);
     }
 
     /// Says whose spans those of all other interfaces are.
     pub fn name_others(&mut self, resource: Resource) {
-        self.unnamed = Arc::new(resource);
+        self.unnamed = Names::all(resource);
+    }
+
+    /// Says who the other sides are.
+    pub fn name_peers(&mut self, peers: Arc<Peers>) {
+        self.peers = peers;
     }
 
     /// Takes a packet in.
@@ -63,6 +96,20 @@ impl Pipeline {
         self.hand_on(epoch_ns, out);
     }
 
+    /// Tracing of an interface has ended, and its last packets are in: what is open there is handed on, and its
+    /// names are forgotten.
+    pub fn finish_interface(
+        &mut self,
+        interface: u32,
+        now_ns: u64,
+        epoch_ns: u64,
+        out: &mut impl FnMut(Span),
+    ) {
+        self.tracer.finish_interface(interface, now_ns);
+        self.hand_on(epoch_ns, out);
+        self.names.remove(&interface);
+    }
+
     fn hand_on(&mut self, epoch_ns: u64, out: &mut impl FnMut(Span)) {
         while let Some(session) = self.tracer.poll_session() {
             if self.left == 0 {
@@ -71,8 +118,11 @@ impl Pipeline {
             }
             self.left -= 1;
             self.tally.count(&session);
-            let resource = self.resources.get(&session.interface).unwrap_or(&self.unnamed);
-            out(self.builder.span(&session, epoch_ns, resource));
+            let resource = self.names.get(&session.interface).unwrap_or(&self.unnamed).of(&session);
+            let mut span = self.builder.span(&session, epoch_ns, resource);
+            let peer = if session.side == Side::Server { session.client } else { session.server };
+            self.peers.describe(peer.ip(), &mut span.attributes);
+            out(span);
         }
     }
 

@@ -208,6 +208,16 @@ impl Table {
         self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
     }
 
+    /// Tracing of an interface ends: every flow that was seen there does, and none is remembered, since the
+    /// kernel may give the index to another interface.
+    pub(crate) fn finish_interface(&mut self, interface: u32, cx: &mut Context<'_>) {
+        let of_it = |key: &Key| key.interface == interface;
+        for key in self.flows.keys().filter(|key| of_it(key)).copied().collect::<Vec<_>>() {
+            self.finish(&key, End::Capture, cx);
+        }
+        self.ended.retain(|key, _| !of_it(key));
+    }
+
     /// Tracing ends: every flow does.
     pub(crate) fn finish_all(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.flows.front().map(|(key, _)| *key) {

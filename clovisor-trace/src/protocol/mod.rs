@@ -10,7 +10,7 @@ mod tcp;
 
 pub use conversation::Detail;
 pub(crate) use conversation::{Chunk, Conversation, End, Report};
-pub use name::{Protocol, UnknownProtocol, from_port_name};
+pub use name::{Protocol, UnknownProtocol, from_app_protocol, from_port_name};
 
 impl Protocol {
     /// The machine that parses a flow of it.

@@ -62,9 +62,34 @@ pub fn from_port_name(name: &str) -> Protocol {
     if protocol.eq_ignore_ascii_case("http") { Protocol::Http } else { Protocol::Tcp }
 }
 
+/// The protocol of a service port by its `appProtocol`, in any case; [`Protocol::Tcp`] for those without a parser.
+///
+/// Kubernetes, "Application protocol": `kubernetes.io/ws` is a WebSocket in clear text, which starts as HTTP/1.1.
+#[must_use]
+pub fn from_app_protocol(app_protocol: &str) -> Protocol {
+    let http = ["http", "kubernetes.io/ws"];
+    if http.iter().any(|name| app_protocol.eq_ignore_ascii_case(name)) { Protocol::Http } else { Protocol::Tcp }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn app_protocols() {
+        for (name, protocol) in [
+            ("http", Protocol::Http),
+            ("HTTP", Protocol::Http),
+            ("kubernetes.io/ws", Protocol::Http),
+            ("kubernetes.io/wss", Protocol::Tcp),
+            ("kubernetes.io/h2c", Protocol::Tcp),
+            ("https", Protocol::Tcp),
+            ("http-web", Protocol::Tcp),
+            ("", Protocol::Tcp),
+        ] {
+            assert_eq!(from_app_protocol(name), protocol, "{name}");
+        }
+    }
 
     #[test]
     fn istio_names() {

@@ -13,13 +13,13 @@ use anyhow::{Context as _, Result};
 use clovisor_trace::{Resource, Rules, Span, capture};
 use tokio::sync::{mpsc, oneshot};
 
-use super::signals::Signals;
 use crate::{
     cli::ReadArgs,
     export::Environment,
     failure::Usage,
     outputs::Outputs,
     pipeline::Pipeline,
+    signals::Signals,
     summary::{self, Account},
 };
 

@@ -13,21 +13,18 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{live::Live, signals::Signals};
 use crate::{
     cli::{Selection, TraceArgs},
     datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
     export::Environment,
     failure::Usage,
+    live::{FETCH, Live, RECHECK},
     outputs::Outputs,
-    pipeline::Pipeline,
+    pipeline::{Names, Pipeline},
+    signals::Signals,
     summary,
 };
 
-/// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
-const FETCH: Duration = Duration::from_millis(5);
-/// How often it is checked that nothing has come in front of the classifiers.
-const RECHECK: Duration = Duration::from_secs(1);
 /// How long packets may still come after the traced command has ended.
 const AFTERMATH: Duration = Duration::from_millis(100);
 
@@ -55,7 +52,7 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let buffer = usize::from(arguments.buffer) << 20;
     let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
     let started = run(&arguments, &mut live, &mut outputs, &rules, interfaces).await;
-    let detached = live.stop(&outputs).await;
+    let detached = live.stop(&mut |span| outputs.push(span)).await;
     let exported = outputs.shutdown().await;
     let status = started?;
     if !arguments.output.quiet {
@@ -77,7 +74,7 @@ async fn run(
     // Before the first attach: a signal must not end the process and leave its filters.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     for (interface, resource) in interfaces {
-        live.attach(&interface, resource, rules, arguments.attach.into()).await?;
+        live.attach(&interface, Names::all(resource), rules, arguments.attach.into()).await?;
     }
     let mut child = start(&arguments.command)?;
     let mut fetch = interval(FETCH);
@@ -88,7 +85,7 @@ async fn run(
     loop {
         tokio::select! {
             _ = fetch.tick() => {
-                live.fetch(outputs);
+                live.fetch(&mut |span| outputs.push(span));
                 if live.pipeline.is_full() {
                     break;
                 }

@@ -1,8 +1,10 @@
 //! Live tracing: the kernel's packets through the pipeline, whoever decides what is attached.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, Verdict, direction, protocol, side};
-use clovisor_trace::{Packet, Protocol, Resource, Side, Toward};
+use clovisor_trace::{Packet, Protocol, Side, Span, Toward};
 
 use crate::{
     datapath::{
@@ -12,24 +14,28 @@ use crate::{
         kernel::{self, Kernel, Verdicts},
         perf::{HOLD_BACK, Packets},
     },
-    outputs::Outputs,
-    pipeline::Pipeline,
+    pipeline::{Names, Pipeline},
     summary::{self, Account},
 };
 
+/// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
+pub(crate) const FETCH: Duration = Duration::from_millis(5);
+/// How often it is checked that nothing has come in front of the classifiers.
+pub(crate) const RECHECK: Duration = Duration::from_secs(1);
+
 /// The loaded kernel side, its packets, and what is made of them.
-pub(super) struct Live {
+pub(crate) struct Live {
     kernel: Kernel,
     attacher: Attacher,
     packets: Packets,
-    pub(super) pipeline: Pipeline,
+    pub(crate) pipeline: Pipeline,
     /// What to add to kernel time to get time since the Unix epoch.
     epoch_ns: u64,
 }
 
 impl Live {
     /// Loads the kernel side; nothing is attached yet.
-    pub(super) fn load(attacher: Attacher, pipeline: Pipeline, buffer: usize, verbose: bool) -> Result<Self> {
+    pub(crate) fn load(attacher: Attacher, pipeline: Pipeline, buffer: usize, verbose: bool) -> Result<Self> {
         let mut kernel = Kernel::load(verbose).context("cannot load the eBPF programs")?;
         let packets = kernel.packets(buffer).context("cannot open the packet buffers")?;
         let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
@@ -37,14 +43,14 @@ impl Live {
     }
 
     /// Attaches an interface and says how.
-    pub(super) async fn attach(
+    pub(crate) async fn attach(
         &mut self,
         interface: &Interface,
-        resource: Resource,
+        names: Names,
         rules: &kernel::Rules,
         way: Way,
     ) -> Result<()> {
-        self.pipeline.name(interface.index, resource);
+        self.pipeline.name(interface.index, names);
         self.kernel.set_rules(interface.index, rules)?;
         let attached = self
             .attacher
@@ -66,20 +72,35 @@ impl Live {
         Ok(())
     }
 
+    /// Changes rules and names of an attached interface; its flows go on.
+    pub(crate) fn update(&mut self, interface: u32, names: Names, rules: &kernel::Rules) -> Result<()> {
+        self.pipeline.name(interface, names);
+        Ok(self.kernel.set_rules(interface, rules)?)
+    }
+
+    /// Takes the classifiers off an interface. Its last packets may still be on their way: see [`Self::retire`].
+    pub(crate) async fn detach(&mut self, interface: u32) -> Result<(), AttachError> {
+        self.attacher.detach(&mut self.kernel, interface).await
+    }
+
+    /// Hands on what is open on an interface that was detached a while ago.
+    pub(crate) fn retire(&mut self, interface: u32, out: &mut impl FnMut(Span)) {
+        self.pipeline.finish_interface(interface, clock::monotonic_ns(), self.epoch_ns, out);
+    }
+
     /// Fetches what the kernel has picked, and ends sessions whose time is over.
-    pub(super) fn fetch(&mut self, outputs: &Outputs) {
+    pub(crate) fn fetch(&mut self, out: &mut impl FnMut(Span)) {
         let now_ns = clock::monotonic_ns();
         let Self { packets, pipeline, epoch_ns, .. } = self;
-        let mut out = |span| outputs.push(span);
-        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, header, data, *epoch_ns, &mut out));
+        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
         // Packets younger than this are still held back for order, so the tracer's clock must not pass them.
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
-        pipeline.tick(now_ns.saturating_sub(hold_back), *epoch_ns, &mut out);
+        pipeline.tick(now_ns.saturating_sub(hold_back), *epoch_ns, out);
         self.kernel.flush_log();
     }
 
     /// Sees to it that the classifiers still come first, and that the clocks still agree.
-    pub(super) async fn recheck(&mut self) {
+    pub(crate) async fn recheck(&mut self) {
         self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
         for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
             match changed {
@@ -92,17 +113,16 @@ impl Live {
     }
 
     /// Detaches everywhere, then hands on the last packets and what is open.
-    pub(super) async fn stop(&mut self, outputs: &Outputs) -> Result<(), AttachError> {
+    pub(crate) async fn stop(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
         let detached = self.attacher.detach_all(&mut self.kernel).await;
         let Self { packets, pipeline, epoch_ns, .. } = self;
-        let mut out = |span| outputs.push(span);
-        packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, &mut out));
-        pipeline.finish(clock::monotonic_ns(), *epoch_ns, &mut out);
+        packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
+        pipeline.finish(clock::monotonic_ns(), *epoch_ns, out);
         detached
     }
 
     /// What became of every packet and session.
-    pub(super) fn accounts(&self) -> Result<Vec<Account>> {
+    pub(crate) fn accounts(&self) -> Result<Vec<Account>> {
         let verdicts = self.kernel.verdicts()?;
         let (counters, ledger) = (self.packets.counters(), self.pipeline.ledger());
         let emitted = verdicts.of(Verdict::Emitted) + verdicts.of(Verdict::EmittedCut);
@@ -137,7 +157,7 @@ fn hand_in(
     header: &EventHeader,
     data: &[u8],
     epoch_ns: u64,
-    out: &mut impl FnMut(clovisor_trace::Span),
+    out: &mut impl FnMut(Span),
 ) {
     let side = if header.side == side::SERVER { Side::Server } else { Side::Client };
     let to_pod = header.direction == direction::TO_POD;

@@ -1,0 +1,59 @@
+//! The other side of a session by its address: a service's cluster address, or a pod of this node.
+//!
+//! Addresses of pods in the node's own network are left out: they are the node's, and say nothing about who it was.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use clovisor_trace::{Attributes, Value};
+
+use super::{resource::service_name, services_of};
+use crate::cluster::Cluster;
+
+/// A name for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Name of the service.
+    pub service: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+}
+
+/// Names by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    by_address: HashMap<IpAddr, Peer>,
+}
+
+impl Peers {
+    /// All addresses in the cluster that have a name.
+    #[must_use]
+    pub fn of(cluster: &Cluster) -> Self {
+        let mut by_address = HashMap::new();
+        let live = cluster.pods.values().filter(|pod| !pod.host_network && !pod.ended);
+        for pod in live {
+            let service = services_of(cluster, pod).first().copied();
+            let peer =
+                Peer { service: service_name(pod, service).into(), namespace: pod.namespace.as_str().into() };
+            by_address.extend(pod.addresses.iter().map(|address| (*address, peer.clone())));
+        }
+        for service in cluster.services.values() {
+            let peer =
+                Peer { service: service.name.as_str().into(), namespace: service.namespace.as_str().into() };
+            by_address.extend(service.addresses.iter().map(|address| (*address, peer.clone())));
+        }
+        Self { by_address }
+    }
+
+    /// Adds the name of the address to a span's attributes, where there is one.
+    pub fn describe(&self, address: IpAddr, attributes: &mut Attributes) {
+        let Some(peer) = self.by_address.get(&address.to_canonical()) else { return };
+        attributes.push(("service.peer.name".into(), Value::from(peer.service.to_string())));
+        attributes.push(("service.peer.namespace".into(), Value::from(peer.namespace.to_string())));
+    }
+
+    /// The name of an address.
+    #[must_use]
+    pub fn get(&self, address: IpAddr) -> Option<&Peer> {
+        self.by_address.get(&address.to_canonical())
+    }
+}
