@@ -1,0 +1,268 @@
+//! What the agent has seen and done, in Prometheus' text format.
+//!
+//! [`Observed`] is one moment of the agent; [`render`] writes it. It refuses to keep counts of its own: each is
+//! counted where it happens. No path, query or address of a pod is ever a label.
+
+use std::fmt;
+
+use clovisor_common::Verdict;
+use clovisor_trace::{Ledger, Outcome};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{
+    datapath::{kernel::Verdicts, perf::PerfCounters},
+    export::Snapshot,
+};
+
+/// The agent at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// What the kernel side did with packets.
+    pub verdicts: Verdicts,
+    /// What came over the packet buffers.
+    pub buffers: PerfCounters,
+    /// What became of packets and sessions.
+    pub ledger: Ledger,
+    /// What became of spans.
+    pub spans: Snapshot,
+    /// Pods that are traced.
+    pub pods_attached: usize,
+    /// Pods that should be traced and are not yet.
+    pub pods_pending: usize,
+    /// Pods that the configuration asks for and that cannot be traced.
+    pub pods_skipped: usize,
+    /// Times that a pod could not be attached.
+    pub attach_errors: u64,
+    /// Configurations applied since the start.
+    pub config_reloads: u64,
+    /// Entries of the configuration that are wrong.
+    pub config_errors: usize,
+    /// Whether Redis answers.
+    pub redis_connected: bool,
+    /// Whether the API server answers.
+    pub kubernetes_connected: bool,
+    /// Whether pods and services were listed once.
+    pub synced: bool,
+}
+
+impl Observed {
+    /// Whether the agent does its work: it knows the cluster, and what is to be attached is. Redis and Jaeger
+    /// may be gone.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.synced && (self.pods_attached > 0 || self.pods_pending == 0)
+    }
+}
+
+/// Prometheus' text format (`application/openmetrics-text; version=1.0.0`).
+///
+/// # Errors
+/// Only if formatting fails.
+pub fn render(observed: &Observed) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("clovisor");
+    registry.register_collector(Box::new(observed.clone()));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Collector for Observed {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        gauges(
+            &mut encoder,
+            "build_info",
+            "The agent's version",
+            "version",
+            &[(env!("CARGO_PKG_VERSION"), 1)],
+        )?;
+        self.packets(&mut encoder)?;
+        self.sessions(&mut encoder)?;
+        self.exports(&mut encoder)?;
+        self.control(&mut encoder)
+    }
+}
+
+impl Observed {
+    fn packets(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let verdicts = Verdict::ALL.map(|verdict| (verdict_name(verdict), self.verdicts.of(verdict)));
+        counters(
+            encoder,
+            "packets",
+            "Packets at traced interfaces, by what the kernel side did",
+            "verdict",
+            &verdicts,
+        )?;
+        let ledger = &self.ledger;
+        let fates = [
+            ("segment", ledger.segments),
+            ("fragment", ledger.fragments),
+            ("stray", ledger.stray),
+            ("after_end", ledger.after_end),
+            ("not_tcp", ledger.not_tcp),
+            ("malformed", ledger.malformed),
+            ("unreadable", self.buffers.invalid),
+        ];
+        counters(
+            encoder,
+            "captured_packets",
+            "Packets that were captured, by what became of them",
+            "fate",
+            &fates,
+        )?;
+        let lost = [
+            ("buffer_full", self.verdicts.of(Verdict::LostNoRoom)),
+            ("no_reader", self.verdicts.of(Verdict::LostNoReader)),
+            ("fragment_dropped", ledger.fragments_dropped),
+            ("unreadable", self.buffers.invalid),
+        ];
+        counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)
+    }
+
+    fn sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let outcomes = Outcome::ALL.map(|outcome| (outcome.name(), self.ledger.ended(outcome)));
+        counters(encoder, "sessions", "Sessions that ended, by outcome", "outcome", &outcomes)?;
+        counter(encoder, "sessions_begun", "Sessions that began", self.ledger.sessions_begun)?;
+        gauge(encoder, "sessions_open", "Sessions that have begun and not ended", self.ledger.sessions_open)?;
+        counter(encoder, "flows_begun", "Connections that were followed", self.ledger.flows_begun)?;
+        counter(
+            encoder,
+            "flows_evicted",
+            "Connections given up because a limit was reached",
+            self.ledger.flows_evicted,
+        )?;
+        gauge(encoder, "flows_open", "Connections that are followed", self.ledger.flows_open)
+    }
+
+    fn exports(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let spans = &self.spans;
+        counter(encoder, "spans", "Spans handed to the exporter", spans.pushed)?;
+        counter(encoder, "spans_exported", "Spans that arrived", spans.exported)?;
+        let dropped = [
+            ("queue_full", spans.dropped_queue_full),
+            ("given_up", spans.dropped_given_up),
+            ("refused", spans.dropped_refused),
+        ];
+        counters(encoder, "spans_dropped", "Spans that will never arrive", "reason", &dropped)?;
+        counter(encoder, "export_retries", "Batches that were sent again", spans.retries)?;
+        gauge(encoder, "spans_queued", "Spans that wait", spans.queued)
+    }
+
+    fn control(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let states = [
+            ("attached", self.pods_attached),
+            ("pending", self.pods_pending),
+            ("skipped", self.pods_skipped),
+        ];
+        gauges(encoder, "pods", "Pods that the configuration asks for, by state", "state", &states)?;
+        counter(encoder, "attach_errors", "Times that a pod could not be attached", self.attach_errors)?;
+        counter(encoder, "config_reloads", "Configurations applied", self.config_reloads)?;
+        gauge(
+            encoder,
+            "config_errors",
+            "Entries of the configuration that are wrong",
+            self.config_errors as u64,
+        )?;
+        gauge(encoder, "redis_up", "Whether Redis answers", self.redis_connected.into())?;
+        gauge(encoder, "kubernetes_up", "Whether the API server answers", self.kubernetes_connected.into())
+    }
+}
+
+/// The value of the label `verdict`.
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Emitted => "captured",
+        Verdict::EmittedCut => "captured_cut",
+        Verdict::NotIp => "not_ip",
+        Verdict::NotTcp => "not_tcp",
+        Verdict::NotSelected => "not_selected",
+        Verdict::Malformed => "malformed",
+        Verdict::FragmentNotSelected => "fragment_not_selected",
+        Verdict::LostNoRoom => "lost_buffer_full",
+        Verdict::LostNoReader => "lost_no_reader",
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+/// A counter for each value of a label.
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, u64)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, count) in values {
+        ConstCounter::new(*count).encode(family.encode_family(&[(label, *value)])?)?;
+    }
+    Ok(())
+}
+
+/// A gauge for each value of a label.
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, usize)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value, count) in values {
+        let count = ConstGauge::new(i64::try_from(*count).unwrap_or(i64::MAX));
+        count.encode(family.encode_family(&[(label, *value)])?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_is_there() {
+        let mut observed = Observed { pods_attached: 3, redis_connected: true, ..Observed::default() };
+        observed.ledger.sessions[Outcome::Complete as usize] = 7;
+        observed.spans.dropped_queue_full = 2;
+        let text = render(&observed).unwrap();
+        for line in [
+            concat!("clovisor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "clovisor_packets_total{verdict=\"captured\"} 0",
+            "clovisor_packets_lost_total{reason=\"buffer_full\"} 0",
+            "clovisor_sessions_total{outcome=\"complete\"} 7",
+            "clovisor_spans_dropped_total{reason=\"queue_full\"} 2",
+            "clovisor_pods{state=\"attached\"} 3",
+            "clovisor_redis_up 1",
+            "clovisor_kubernetes_up 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn ready_is_to_know_the_cluster_and_to_have_attached() {
+        let observed = |synced, attached, pending| Observed {
+            synced,
+            pods_attached: attached,
+            pods_pending: pending,
+            ..Observed::default()
+        };
+        assert!(!observed(false, 0, 0).is_ready());
+        assert!(observed(true, 0, 0).is_ready());
+        assert!(!observed(true, 0, 1).is_ready());
+        assert!(observed(true, 1, 1).is_ready());
+    }
+}
