@@ -5,6 +5,7 @@
 //! everything. [`verbs`] puts these together, one file for each command of [`cli`].
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod config;

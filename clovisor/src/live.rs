@@ -12,7 +12,7 @@ use crate::{
         clock,
         interface::{Interface, Orientation},
         kernel::{self, Kernel, Verdicts},
-        perf::{HOLD_BACK, Packets},
+        perf::{HOLD_BACK, Packets, PerfCounters},
     },
     pipeline::{Names, Pipeline},
     summary::{self, Account},
@@ -99,17 +99,26 @@ impl Live {
         self.kernel.flush_log();
     }
 
-    /// Sees to it that the classifiers still come first, and that the clocks still agree.
-    pub(crate) async fn recheck(&mut self) {
+    /// Sees to it that the classifiers still come first, and that the clocks still agree. Returns the interfaces that
+    /// are gone.
+    pub(crate) async fn recheck(&mut self) -> Vec<u32> {
         self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
+        let mut gone = Vec::new();
         for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
             match changed {
                 Ok(attached) => {
                     tracing::info!("attached to {} again, to come first", attached.interface.name);
                 }
-                Err(error) => tracing::warn!("interface {interface}: {error}"),
+                Err(AttachError::Gone(name)) => {
+                    tracing::info!("interface {name} is gone");
+                    gone.push(interface);
+                }
+                Err(error) => {
+                    tracing::warn!("interface {interface} is not traced, and is tried again: {error}")
+                }
             }
         }
+        gone
     }
 
     /// Detaches everywhere, then hands on the last packets and what is open.
@@ -119,6 +128,11 @@ impl Live {
         packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
         pipeline.finish(clock::monotonic_ns(), *epoch_ns, out);
         detached
+    }
+
+    /// What the kernel side did with packets, and what came over the buffers.
+    pub(crate) fn counts(&self) -> Result<(Verdicts, PerfCounters)> {
+        Ok((self.kernel.verdicts()?, self.packets.counters()))
     }
 
     /// What became of every packet and session.
@@ -173,4 +187,12 @@ fn hand_in(
         data,
     };
     pipeline.packet(&packet, epoch_ns, out);
+}
+
+/// The number of a protocol in the kernel side's maps.
+pub(crate) fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Http => protocol::HTTP,
+        Protocol::Tcp => protocol::TCP,
+    }
 }

@@ -28,6 +28,7 @@ async fn main() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     let done = match cli.command {
+        Command::Run(arguments) => verbs::run(*arguments, cli.verbose).await,
         Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
         Command::Read(arguments) => verbs::read(arguments).await,
         Command::Cleanup => verbs::cleanup().await,
@@ -45,7 +46,11 @@ fn is_complaint(error: &clap::Error) -> bool {
 
 /// Logs go to stderr, so that standard output has sessions only.
 fn log_to_stderr(verbose: bool) {
-    let default = if verbose { "clovisor=debug,info" } else { "clovisor=info,warn" };
+    let default = if verbose {
+        "clovisor=debug,info,kube_runtime=error,kube_client=error"
+    } else {
+        "clovisor=info,warn,kube_runtime=error,kube_client=error"
+    };
     let filter = EnvFilter::try_from_env("CLOVISOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -51,6 +51,21 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Packets that were wanted and lost, for whatever reason.
+    #[must_use]
+    pub fn packets_lost(&self) -> u64 {
+        self.lost().iter().map(|(_, count)| count).sum()
+    }
+
+    fn lost(&self) -> [(&'static str, u64); 4] {
+        [
+            ("buffer_full", self.verdicts.of(Verdict::LostNoRoom)),
+            ("no_reader", self.verdicts.of(Verdict::LostNoReader)),
+            ("fragment_dropped", self.ledger.fragments_dropped),
+            ("unreadable", self.buffers.invalid),
+        ]
+    }
+
     /// Whether the agent does its work: it knows the cluster, and what is to be attached is. Redis and Jaeger
     /// may be gone.
     #[must_use]
@@ -114,12 +129,7 @@ impl Observed {
             "fate",
             &fates,
         )?;
-        let lost = [
-            ("buffer_full", self.verdicts.of(Verdict::LostNoRoom)),
-            ("no_reader", self.verdicts.of(Verdict::LostNoReader)),
-            ("fragment_dropped", ledger.fragments_dropped),
-            ("unreadable", self.buffers.invalid),
-        ];
+        let lost = self.lost();
         counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)
     }
 

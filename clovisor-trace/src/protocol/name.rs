@@ -68,7 +68,11 @@ pub fn from_port_name(name: &str) -> Protocol {
 #[must_use]
 pub fn from_app_protocol(app_protocol: &str) -> Protocol {
     let http = ["http", "kubernetes.io/ws"];
-    if http.iter().any(|name| app_protocol.eq_ignore_ascii_case(name)) { Protocol::Http } else { Protocol::Tcp }
+    if http.iter().any(|name| app_protocol.eq_ignore_ascii_case(name)) {
+        Protocol::Http
+    } else {
+        Protocol::Tcp
+    }
 }
 
 #[cfg(test)]

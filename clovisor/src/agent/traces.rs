@@ -9,8 +9,7 @@ use clovisor_trace::Span;
 use tokio::task::JoinSet;
 
 use crate::export::{
-    self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker,
-    queue::Stats,
+    self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker, queue::Stats,
 };
 
 /// How long a sink that was replaced may still send what it holds: as long as one batch is tried.

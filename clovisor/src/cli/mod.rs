@@ -2,7 +2,8 @@
 //!
 //! It refuses to act: [`verbs`](crate::verbs) do. Every option is also an environment variable `CLOVISOR_*`.
 
-mod parse;
+pub(crate) mod parse;
+mod run;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use parse::Target;
+pub use run::RunArgs;
 
 /// Traces HTTP and TCP of pods and programs from their packets alone: nothing is injected, nothing restarted.
 #[derive(Debug, Parser)]
@@ -31,6 +33,8 @@ pub struct Cli {
 /// What Clovisor can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Trace the pods of this Kubernetes node
+    Run(Box<RunArgs>),
     /// Trace interfaces live
     Trace(Box<TraceArgs>),
     /// Trace a capture file, pcap or pcapng; needs no rights

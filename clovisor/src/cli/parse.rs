@@ -45,7 +45,7 @@ pub(super) fn port(text: &str) -> Result<PortRule, String> {
 }
 
 /// `[IP:]PORT[=PROTOCOL]`; an address of 0 means any, as in the original's configuration.
-pub(super) fn egress(text: &str) -> Result<EgressRule, String> {
+pub(crate) fn egress(text: &str) -> Result<EgressRule, String> {
     let (target, protocol) = with_protocol(text)?;
     let Some((address, port)) = target.rsplit_once(':') else {
         return Ok(EgressRule { address: None, port: number(target)?, protocol });

@@ -2,7 +2,7 @@
 //!
 //! [`parse`] reads the entries as people write them; [`redis`] keeps a [`Config`] up to date and answers with the
 //! agent's status. It refuses to know the cluster: what a configuration means for the pods of a node is
-//! [`plan`](crate::plan)'s.
+//! `plan`'s.
 
 pub mod parse;
 pub mod redis;

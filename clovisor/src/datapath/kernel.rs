@@ -167,6 +167,22 @@ impl Kernel {
         self.set_rules(interface, &Rules::default())
     }
 
+    /// How many rules the kernel's maps hold, of all interfaces, by asking the maps themselves. One system
+    /// call for each: for tests and diagnosis.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn rule_count(&self) -> Result<usize, KernelError> {
+        Ok(self.count::<PortKey>(name::PORTS)? + self.count::<EgressKey>(name::EGRESS)?)
+    }
+
+    fn count<K: aya::Pod>(&self, name: &'static str) -> Result<usize, KernelError> {
+        let fault = |source| KernelError::Map { name, source };
+        let map = self.ebpf.map(name).ok_or(KernelError::Absent(name))?;
+        let map = aya::maps::HashMap::<&MapData, K, u8>::try_from(map).map_err(fault)?;
+        map.keys().try_fold(0, |count, key| key.map(|_| count + 1)).map_err(fault)
+    }
+
     /// Makes the map's entries `held` into `wanted`, and `held` say what was reached.
     fn sync<R: Ord + Clone, K: aya::Pod>(
         &mut self,

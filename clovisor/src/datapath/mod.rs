@@ -6,6 +6,7 @@
 //!
 //! - [`capability`]: may this process do it?
 //! - [`interface`]: which interface, seen from which side?
+//! - [`veth`]: which interface is a pod's, and what changes among the interfaces?
 //! - [`kernel`]: the loaded object, its rules and its counters.
 //! - [`attach`]: the classifiers on an interface's hooks.
 //! - [`perf`]: packets back, in order, over [`record`].
@@ -18,3 +19,5 @@ pub mod interface;
 pub mod kernel;
 pub mod perf;
 pub mod record;
+mod request;
+pub mod veth;

@@ -24,7 +24,7 @@ pub mod queue;
 pub mod sink;
 mod size;
 pub mod table;
-mod text;
+pub(crate) mod text;
 
 pub use address::{Address, AddressError, Server};
 pub use env::{EnvError, Environment};

@@ -6,13 +6,13 @@
 use std::error::Error;
 
 /// Whether a terminal or a line reader would act on the character instead of showing it.
-pub(super) fn is_hostile(c: char) -> bool {
+pub(crate) fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The text with each hostile character replaced by U+FFFD, cut to `width` characters with `…` at the end.
-pub(super) fn shown(text: &str, width: usize) -> String {
+pub(crate) fn shown(text: &str, width: usize) -> String {
     let mut chars = text.chars().map(|c| if is_hostile(c) { '\u{fffd}' } else { c });
     let mut out: String = chars.by_ref().take(width).collect();
     if chars.next().is_some() {
@@ -23,7 +23,7 @@ pub(super) fn shown(text: &str, width: usize) -> String {
 }
 
 /// An error with the errors that caused it, as one safe line.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

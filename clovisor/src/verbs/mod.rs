@@ -2,8 +2,10 @@
 
 mod cleanup;
 mod read;
+mod run;
 mod trace;
 
 pub use cleanup::cleanup;
 pub use read::read;
+pub use run::run;
 pub use trace::trace;

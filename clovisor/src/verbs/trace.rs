@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clovisor_common::protocol;
-use clovisor_trace::{Protocol, Resource, Rules};
+use clovisor_trace::{Resource, Rules};
 use tokio::{
     process::{Child, Command},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -18,7 +17,7 @@ use crate::{
     datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
     export::Environment,
     failure::Usage,
-    live::{FETCH, Live, RECHECK},
+    live::{FETCH, Live, RECHECK, number},
     outputs::Outputs,
     pipeline::{Names, Pipeline},
     signals::Signals,
@@ -90,7 +89,7 @@ async fn run(
                     break;
                 }
             }
-            _ = recheck.tick() => live.recheck().await,
+            _ = recheck.tick() => drop(live.recheck().await),
             () = until(end) => break,
             ended = wait(&mut child) => {
                 status = Some(ended.context("cannot wait for the command")?);
@@ -155,12 +154,5 @@ fn rules(selection: &Selection) -> kernel::Rules {
     kernel::Rules {
         ports: ports.iter().map(|rule| (rule.port, number(rule.protocol))).collect(),
         egress: egress.iter().map(|rule| ((rule.address, rule.port), number(rule.protocol))).collect(),
-    }
-}
-
-fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Http => protocol::HTTP,
-        Protocol::Tcp => protocol::TCP,
     }
 }

@@ -1,7 +1,8 @@
-//! Go, and Jaeger built by it: `xtask/jaeger/` holds a module that requires Jaeger's all-in-one as a tool, with
-//! the checksums of all that it is made of. The program is static, and lands in the cache.
+//! Go, and programs built by it: `xtask/jaeger/` for one holds a module that requires Jaeger's all-in-one as a tool,
+//! with the checksums of all that it is made of. The programs are static, and land in the cache.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -56,23 +57,62 @@ pub(super) fn has_jaeger() -> bool {
 }
 
 pub(super) fn build_jaeger() -> Result<()> {
-    let entry = entry();
-    cache::install(&entry, has_jaeger, |dir| {
-        let source = dir.join("source");
-        fs::create_dir(&source)
-            .and_then(|()| fs::write(source.join("go.mod"), GO_MOD))
-            .and_then(|()| fs::write(source.join("go.sum"), GO_SUM))
-            .with_context(|| format!("cannot write {}", source.display()))?;
-        let mut go = Command::new("go");
-        go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"])
-            .arg(dir.join("all-in-one"))
-            .arg(JAEGER_PACKAGE)
-            .current_dir(&source)
-            // Pure Go gives a static program that also runs alone in an empty namespace or image.
-            .env("CGO_ENABLED", "0")
-            .env("GOWORK", "off");
-        process::logged(&format!("building {entry}"), "2 to 4 min", &mut go, &cache::log(&entry))
-    })
+    Module {
+        entry: &entry(),
+        go_mod: GO_MOD,
+        go_sum: GO_SUM,
+        linker_flags: "-s -w",
+        packages: &[JAEGER_PACKAGE],
+        about: "2 to 4 min",
+    }
+    .build(has_jaeger)
+}
+
+/// A module of ours, and what is built of it: an entry of the cache with a program for each package.
+pub(super) struct Module<'a> {
+    /// The entry's name, with the version in it.
+    pub(super) entry: &'a str,
+    pub(super) go_mod: &'a str,
+    pub(super) go_sum: &'a str,
+    pub(super) linker_flags: &'a str,
+    /// Each becomes a program by the last part of its path.
+    pub(super) packages: &'a [&'a str],
+    /// How long it takes, for people.
+    pub(super) about: &'a str,
+}
+
+impl Module<'_> {
+    /// Builds it, unless it is there by then.
+    pub(super) fn build(&self, is_there: impl Fn() -> bool) -> Result<()> {
+        let Self { entry, go_mod, go_sum, .. } = self;
+        // Go's own cache of compiled packages is of no use once the programs are there, and takes gigabytes. One
+        // that an interrupted build left is gone on with.
+        let compiled = cache::dir().join(format!(".go-build-{entry}"));
+        cache::install(entry, is_there, |dir| {
+            let source = dir.join("source");
+            fs::create_dir(&source)
+                .and_then(|()| fs::write(source.join("go.mod"), go_mod))
+                .and_then(|()| fs::write(source.join("go.sum"), go_sum))
+                .with_context(|| format!("cannot write {}", source.display()))?;
+            let mut go = Command::new("go");
+            go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", self.linker_flags, "-o"])
+                // Ends in a slash, so that it is taken for the folder of the programs.
+                .arg(dir.join(""))
+                .args(self.packages)
+                .current_dir(&source)
+                // Pure Go gives a static program that also runs alone in an empty namespace or image.
+                .env("CGO_ENABLED", "0")
+                .env("GOWORK", "off")
+                .env("GOCACHE", &compiled);
+            process::logged(&format!("building {entry}"), self.about, &mut go, &cache::log(entry))
+        })?;
+        match fs::remove_dir_all(&compiled) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", compiled.display()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The 26 of "1.26.8 linux/amd64".

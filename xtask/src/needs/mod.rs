@@ -7,6 +7,7 @@
 mod apt;
 mod ebpf;
 pub(crate) mod go;
+pub(crate) mod kubernetes;
 pub(crate) mod tools;
 
 use std::fmt::{self, Write};
@@ -38,6 +39,28 @@ pub(crate) enum Need {
     Go,
     /// Jaeger all-in-one.
     Jaeger,
+    /// The programs of Kubernetes.
+    Kubernetes,
+    /// A cluster's name server.
+    CoreDns,
+    /// Where Kubernetes keeps its state.
+    Etcd,
+    /// Runs containers.
+    Containerd,
+    /// What containerd runs each container by.
+    Runc,
+    /// What containerd connects pods by.
+    CniPlugins,
+    /// What kube-proxy and pods' way out are made of.
+    Iptables,
+    /// The first process of a cluster, and of what it runs.
+    Tini,
+    /// A shell and small commands for images.
+    Busybox,
+    /// Makes a cluster's certificates.
+    Openssl,
+    /// Redis: the server and its client.
+    Redis,
     /// `cargo fmt`.
     Rustfmt,
     /// `cargo clippy`.
@@ -53,6 +76,26 @@ pub(crate) const DEMO: [Need; 3] = [Need::Ip, Need::Nginx, Need::Curl];
 /// Real ends for the tests; without one the tests that use it are skipped.
 pub(crate) const TEST: [Need; 8] =
     [Need::Ip, Need::Tc, Need::Nginx, Need::Curl, Need::Wrk, Need::Python, Need::Go, Need::Jaeger];
+/// What a real cluster and what runs in it take.
+pub(crate) const E2E: [Need; 17] = [
+    Need::Ip,
+    Need::Tc,
+    Need::Nginx,
+    Need::Curl,
+    Need::Etcd,
+    Need::Containerd,
+    Need::Runc,
+    Need::CniPlugins,
+    Need::Iptables,
+    Need::Tini,
+    Need::Busybox,
+    Need::Openssl,
+    Need::Redis,
+    Need::Go,
+    Need::Jaeger,
+    Need::CoreDns,
+    Need::Kubernetes,
+];
 /// What lint takes on top of [`BUILD`].
 pub(crate) const LINT: [Need; 3] = [Need::Rustfmt, Need::Clippy, Need::CargoDeny];
 
@@ -69,8 +112,19 @@ impl Need {
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
             Self::Python => ("python3", "is a client of another make in tests"),
-            Self::Go => ("go", "builds Jaeger"),
+            Self::Go => ("go", "builds Jaeger, and Kubernetes for e2e"),
             Self::Jaeger => ("Jaeger", "receives the traces in tests"),
+            Self::Kubernetes => ("Kubernetes", "is the cluster of e2e"),
+            Self::CoreDns => ("CoreDNS", "resolves names in e2e"),
+            Self::Etcd => ("etcd", "keeps the cluster's state in e2e"),
+            Self::Containerd => ("containerd", "runs containers in e2e"),
+            Self::Runc => ("runc", "is used by containerd"),
+            Self::CniPlugins => ("CNI plugins", "connect pods in e2e"),
+            Self::Iptables => ("iptables", "is used by kube-proxy in e2e"),
+            Self::Tini => ("tini", "is the first process of the cluster in e2e"),
+            Self::Busybox => ("busybox", "is the shell in the images of e2e"),
+            Self::Openssl => ("openssl", "makes the cluster's certificates in e2e"),
+            Self::Redis => ("redis-server", "holds the configuration in e2e"),
             Self::Rustfmt => ("rustfmt", "checks the format of the source, in lint"),
             Self::Clippy => ("clippy", "checks Rust code, in lint"),
             Self::CargoDeny => ("cargo-deny", "checks licences and bans of dependencies, in lint"),
@@ -84,12 +138,17 @@ impl Need {
             Self::BpfLinker => ebpf::has_linker(),
             Self::Go => go::is_new_enough(),
             Self::Jaeger => go::has_jaeger(),
+            Self::Kubernetes => kubernetes::is_there(),
+            Self::CoreDns => kubernetes::has_coredns(),
+            Self::CniPlugins => kubernetes::cni_plugins().is_some(),
             Self::Rustfmt => tools::has_cargo_command("fmt"),
             Self::Clippy => tools::has_cargo_command("clippy"),
             Self::CargoDeny => tools::cargo_deny().is_file(),
-            Self::Cc | Self::Ip | Self::Tc | Self::Nginx | Self::Curl | Self::Wrk | Self::Python => {
-                crate::process::find(self.what().0).is_some()
+            Self::Redis => {
+                ["redis-server", "redis-cli"].map(crate::process::find).iter().all(Option::is_some)
             }
+            // A program by its own name.
+            _ => crate::process::find(self.what().0).is_some(),
         }
     }
 
@@ -105,7 +164,19 @@ impl Need {
             Self::Wrk => vec!["wrk".to_owned()],
             Self::Python => vec!["python3-minimal".to_owned(), "python3".to_owned()],
             Self::Go => go::packages(),
-            Self::Jaeger | Self::Rustfmt | Self::Clippy | Self::CargoDeny => Vec::new(),
+            Self::Etcd => vec!["etcd-server".to_owned()],
+            Self::CniPlugins => vec!["containernetworking-plugins".to_owned()],
+            Self::Busybox => vec!["busybox-static".to_owned()],
+            Self::Redis => vec!["redis-server".to_owned(), "redis-tools".to_owned()],
+            Self::Containerd | Self::Runc | Self::Iptables | Self::Tini | Self::Openssl => {
+                vec![self.what().0.to_owned()]
+            }
+            Self::Jaeger
+            | Self::Kubernetes
+            | Self::CoreDns
+            | Self::Rustfmt
+            | Self::Clippy
+            | Self::CargoDeny => Vec::new(),
         }
     }
 
@@ -114,6 +185,8 @@ impl Need {
         match self {
             Self::BpfLinker => ebpf::build_linker(),
             Self::Jaeger => go::build_jaeger(),
+            Self::Kubernetes => kubernetes::build(),
+            Self::CoreDns => kubernetes::build_coredns(),
             Self::CargoDeny => tools::build_cargo_deny(),
             _ => Ok(()),
         }
@@ -124,7 +197,9 @@ impl Need {
         match self {
             Self::BpfCompiler | Self::BpfLinker => ebpf::hint(),
             Self::Go => go::hint(),
-            Self::Jaeger | Self::CargoDeny => "`cargo xtask setup` builds it into the cache".to_owned(),
+            Self::Jaeger | Self::Kubernetes | Self::CoreDns | Self::CargoDeny => {
+                "`cargo xtask setup` builds it into the cache".to_owned()
+            }
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
             Self::Clippy => "rustup component add clippy".to_owned(),
             _ => format!(

@@ -124,6 +124,17 @@ impl Clsact {
         Ok(())
     }
 
+    /// Whether a filter of ours is still there, at whatever place.
+    pub(super) async fn is_there(&self, tc: &TrafficControl, interface: u32) -> io::Result<bool> {
+        for hook in Hook::BOTH {
+            let name = self.owner.filter_name(hook);
+            if tc.filters(interface, hook).await?.iter().any(|one| one.name.as_deref() == Some(&name)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether both filters are still there, with no foreign filter in front.
     pub(super) async fn leads(&self, tc: &TrafficControl, interface: &Interface) -> io::Result<bool> {
         for hook in Hook::BOTH {

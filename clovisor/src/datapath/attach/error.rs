@@ -69,6 +69,9 @@ pub enum AttachError {
     /// Attached already.
     #[error("{0} is attached already; detach it first")]
     Already(String),
+    /// The interface went, and what was attached to it with it.
+    #[error("{0} is gone, and with it what was attached there")]
+    Gone(String),
     /// The program is not usable.
     #[error(transparent)]
     Kernel(#[from] KernelError),

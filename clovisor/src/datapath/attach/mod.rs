@@ -10,6 +10,7 @@ mod clsact;
 mod error;
 mod netlink;
 mod owner;
+mod recheck;
 mod sweep;
 mod tcx;
 
@@ -77,8 +78,11 @@ pub struct Attacher {
 struct Held {
     attached: Attached,
     way: Way,
-    hold: Hold,
+    /// `None`: nothing is attached, for attaching anew failed. See [`Attacher::recheck`].
+    hold: Option<Hold>,
     reattached: u32,
+    /// Whether it was said that the interface is lost, and not yet that it is back.
+    lost: bool,
 }
 
 enum Hold {
@@ -114,12 +118,18 @@ impl Attacher {
 
     /// What is attached, by interface index.
     pub fn attached(&self) -> impl Iterator<Item = &Attached> {
-        self.held.values().map(|held| &held.attached)
+        self.held.values().filter(|held| !held.lost).map(|held| &held.attached)
+    }
+
+    /// What was attached, cannot be attached anew, and is tried again at each [`Self::recheck`].
+    pub fn lost(&self) -> impl Iterator<Item = &Interface> {
+        self.held.values().filter(|held| held.lost).map(|held| &held.attached.interface)
     }
 
     /// Puts both classifiers on an interface. Set its rules before, or packets are not selected yet.
     ///
-    /// By tcx this blocks the thread for about 25 ms.
+    /// An index that is remembered, where nothing of ours is any more, has been given to a new interface: the
+    /// old one is forgotten. By tcx this blocks the thread for about 25 ms.
     ///
     /// # Errors
     /// See [`AttachError`]; nothing stays attached then.
@@ -129,9 +139,11 @@ impl Attacher {
         interface: &Interface,
         way: Way,
     ) -> Result<Attached, AttachError> {
-        if self.held.contains_key(&interface.index) {
+        if self.is_attached(kernel, interface.index).await {
             return Err(AttachError::Already(interface.name.clone()));
         }
+        // tcx links to an interface that is gone, or that is lost.
+        self.held.remove(&interface.index);
         self.attach_anew(kernel, interface, way, 0).await
     }
 
@@ -148,7 +160,7 @@ impl Attacher {
             Way::Auto => self.by_best(kernel, interface).await?,
         };
         let attached = Attached { interface: interface.clone(), how, first };
-        let held = Held { attached: attached.clone(), way, hold, reattached };
+        let held = Held { attached: attached.clone(), way, hold: Some(hold), reattached, lost: false };
         self.held.insert(interface.index, held);
         Ok(attached)
     }
@@ -212,8 +224,8 @@ impl Attacher {
 
     async fn release(&self, held: &Held) -> Result<(), AttachError> {
         match &held.hold {
-            Hold::Clsact(clsact) => clsact.detach(&self.tc, &held.attached.interface).await,
-            Hold::Tcx { .. } => Ok(()),
+            Some(Hold::Clsact(clsact)) => clsact.detach(&self.tc, &held.attached.interface).await,
+            Some(Hold::Tcx { .. }) | None => Ok(()),
         }
     }
 
@@ -224,54 +236,6 @@ impl Attacher {
     pub async fn sweep(&self) -> Result<Swept, AttachError> {
         let swept = sweep::sweep(&self.tc, self.instance.id).await;
         swept.map_err(AttachError::netlink("sweep leftovers", "this network namespace"))
-    }
-
-    /// Looks whether ours still run first on the interfaces attached by [`Way::Auto`], and attaches those
-    /// anew where something came in front or took ours off. Returns what was done, by interface; nothing
-    /// where all is well. Meant to be called every second or two.
-    pub async fn recheck(&mut self, kernel: &mut Kernel) -> Vec<(u32, Result<Attached, AttachError>)> {
-        let mut done = Vec::new();
-        for index in self.held.keys().copied().collect::<Vec<_>>() {
-            if !self.needs_reattaching(kernel, index).await {
-                continue;
-            }
-            let Some(held) = self.held.remove(&index) else { continue };
-            let released = self.release(&held).await;
-            let Held { attached, way, hold, reattached } = held;
-            // Links go before new ones come: the kernel takes a program once a hook.
-            drop(hold);
-            let result = match released {
-                Ok(()) => self.attach_anew(kernel, &attached.interface, way, reattached + 1).await,
-                Err(error) => Err(error),
-            };
-            done.push((index, result));
-        }
-        done
-    }
-
-    async fn needs_reattaching(&self, kernel: &mut Kernel, index: u32) -> bool {
-        let Some(held) = self.held.get(&index) else { return false };
-        if held.way != Way::Auto || held.reattached >= MAX_REATTACHED {
-            return false;
-        }
-        let interface = &held.attached.interface;
-        let chains = Hook::BOTH.map(|hook| tcx::Chain::of(interface, hook));
-        match &held.hold {
-            Hold::Clsact(clsact) => {
-                let behind_tcx = chains.iter().flatten().any(tcx::Chain::has_foreign);
-                // Where it was not first to begin with, trying again changes nothing. An interface that
-                // cannot be asked is gone, which its owner will learn from the kernel's link messages.
-                let lost = held.attached.first && !clsact.leads(&self.tc, interface).await.unwrap_or(true);
-                behind_tcx || lost
-            }
-            Hold::Tcx { .. } => {
-                let [Some(ingress), Some(egress)] = chains else { return false };
-                let names = programs(interface);
-                let ids = names.map(|name| tcx::program_id(kernel, name));
-                let [Ok(ingress_id), Ok(egress_id)] = ids else { return false };
-                !(ingress.leads(ingress_id) && egress.leads(egress_id))
-            }
-        }
     }
 }
 

@@ -3,19 +3,19 @@
 //! It refuses policy: it lists, adds, and deletes by exact identity. Which filter may be deleted is decided
 //! by its callers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use futures_util::{Stream, StreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
 };
 use nix::libc;
 use rtnetlink::Handle;
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+
+use crate::datapath::request;
 
 /// ETH_P_ALL: a filter for packets of every protocol.
 pub(super) const ALL_PROTOCOLS: u16 = 0x0003;
@@ -89,6 +89,22 @@ pub(super) struct TrafficControl {
 impl TrafficControl {
     pub(super) fn new(handle: Handle) -> Self {
         Self { handle }
+    }
+
+    /// Names of all interfaces, by index.
+    pub(super) async fn interfaces(&self) -> io::Result<BTreeMap<u32, String>> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let links = self.ask(request, NLM_F_DUMP).await?.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
+        let name = |link: &LinkMessage| {
+            link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            })
+        };
+        Ok(links.map(|link| (link.header.index, name(&link).unwrap_or_default())).collect())
     }
 
     /// What sits at `ffff:` of `interface`.
@@ -196,26 +212,8 @@ impl TrafficControl {
     }
 
     async fn ask(&self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut message = NetlinkMessage::from(request);
-        message.header.flags = NLM_F_REQUEST | flags;
-        let answers = self.handle.clone().request(message).map_err(io::Error::other)?;
-        collect(answers).await
+        request::ask(&self.handle, request, flags).await
     }
-}
-
-async fn collect(
-    answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
-) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut answers = std::pin::pin!(answers);
-    let mut collected = Vec::new();
-    while let Some(answer) = answers.next().await {
-        match answer.payload {
-            NetlinkPayload::InnerMessage(message) => collected.push(message),
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            _ => {}
-        }
-    }
-    Ok(collected)
 }
 
 fn message(interface: u32, hook: Hook) -> TcMessage {

@@ -96,6 +96,11 @@ impl Chain {
         self.programs.iter().any(|&(_, ours)| !ours)
     }
 
+    /// Whether the program `id` is there.
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.programs.iter().any(|&(program, _)| program == id)
+    }
+
     /// Whether the program `id` is there with no foreign one in front.
     pub(super) fn leads(&self, id: u32) -> bool {
         self.programs.iter().take_while(|&&(_, ours)| ours).any(|&(program, _)| program == id)

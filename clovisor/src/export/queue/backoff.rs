@@ -9,19 +9,19 @@ use std::{
 
 /// The waits of one batch.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
     most: Duration,
 }
 
 impl Backoff {
     /// Waits from about `first` up to `most`.
-    pub(super) fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
         Self { next: first, most }
     }
 
     /// The next wait: what the server `asked` for, else between half and all of our own.
-    pub(super) fn wait(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn wait(&mut self, asked: Option<Duration>) -> Duration {
         let own = self.next.min(self.most);
         self.next = own.saturating_mul(2);
         // Agents of a whole cluster lose the collector at the same moment and must not come back at the same moment;

@@ -5,7 +5,7 @@
 //! ends. It refuses to lose silently: each span that is dropped is counted in [`Stats`] by cause, and said in the log
 //! at ERROR, at most every ten seconds. An unreachable far end is said once when it is lost, once when it is back.
 
-mod backoff;
+pub(crate) mod backoff;
 mod stats;
 mod worker;
 
