@@ -114,7 +114,7 @@ impl Live {
                     gone.push(interface);
                 }
                 Err(error) => {
-                    tracing::warn!("interface {interface} is not traced, and is tried again: {error}")
+                    tracing::warn!("interface {interface} is not traced, and is tried again: {error}");
                 }
             }
         }

@@ -170,10 +170,14 @@ fn services_of<'a>(cluster: &'a Cluster, pod: &Pod) -> Vec<&'a Service> {
     let first = (pod.namespace.clone(), String::new());
     let in_namespace =
         cluster.services.range(first..).take_while(|((namespace, _), _)| *namespace == pod.namespace);
+    let is_api_server =
+        |service: &Service| service.namespace == DEFAULT_NAMESPACE && service.name == "kubernetes";
     let leads = |service: &&Service| {
-        !(service.namespace == DEFAULT_NAMESPACE && service.name == "kubernetes")
-            && !service.selector.is_empty()
-            && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        let mut selector = service.selector.iter();
+        // An empty selector selects no pod.
+        !is_api_server(service)
+            && selector.len() > 0
+            && selector.all(|(key, value)| pod.labels.get(key) == Some(value))
     };
     in_namespace.map(|(_, service)| &**service).filter(leads).collect()
 }

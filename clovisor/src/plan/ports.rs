@@ -19,12 +19,12 @@ pub(super) struct Port<'a> {
     pub(super) container: Option<&'a str>,
 }
 
-/// How a protocol is known; what comes first wins.
+/// What tells the protocol; what comes first wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Known {
-    ByAppProtocol,
-    ByName,
-    ByDefault,
+    AppProtocol,
+    PortName,
+    Nothing,
 }
 
 /// The ports of a pod. `services` are those that lead to it, in order of name.
@@ -44,7 +44,7 @@ pub(super) fn of<'a>(pod: &'a Pod, services: &[&'a Service]) -> BTreeMap<u16, Po
         for port in &container.ports {
             let protocol = from_port_name(port.name.as_deref().unwrap_or_default());
             let port_of = || Port { protocol, service: None, container: Some(&container.name) };
-            found.entry(port.number).or_insert_with(|| (Known::ByDefault, port_of()));
+            found.entry(port.number).or_insert_with(|| (Known::Nothing, port_of()));
         }
     }
     found.into_iter().map(|(number, (_, port))| (number, port)).collect()
@@ -52,11 +52,11 @@ pub(super) fn of<'a>(pod: &'a Pod, services: &[&'a Service]) -> BTreeMap<u16, Po
 
 fn protocol(port: &ServicePort) -> (Known, Protocol) {
     if let Some(app_protocol) = &port.app_protocol {
-        return (Known::ByAppProtocol, from_app_protocol(app_protocol));
+        return (Known::AppProtocol, from_app_protocol(app_protocol));
     }
     match from_port_name(port.name.as_deref().unwrap_or_default()) {
-        Protocol::Tcp => (Known::ByDefault, Protocol::Tcp),
-        parsed => (Known::ByName, parsed),
+        Protocol::Tcp => (Known::Nothing, Protocol::Tcp),
+        parsed => (Known::PortName, parsed),
     }
 }
 
