@@ -16,7 +16,8 @@ pub(crate) const POD_V6: &str = "fd77::2";
 
 /// The two namespaces.
 pub(crate) struct Net {
-    host: String,
+    /// Name of the host's.
+    pub(crate) host: String,
     pod: String,
 }
 
@@ -152,7 +153,8 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn try_run(program: &str, arguments: &[&str]) -> Output {
+/// Runs a command, which may fail.
+pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 

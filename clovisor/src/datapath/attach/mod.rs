@@ -144,20 +144,22 @@ impl Attacher {
         }
         // tcx links to an interface that is gone, or that is lost.
         self.held.remove(&interface.index);
-        self.attach_anew(kernel, interface, way, 0).await
+        self.attach_anew(kernel, interface, way, 0, true).await
     }
 
+    /// `patient`: waits up to 200 ms a hook for an old tcx link of ours to go.
     async fn attach_anew(
         &mut self,
         kernel: &mut Kernel,
         interface: &Interface,
         way: Way,
         reattached: u32,
+        patient: bool,
     ) -> Result<Attached, AttachError> {
         let (hold, how, first) = match way {
-            Way::Tcx => by_tcx(kernel, interface)?,
+            Way::Tcx => by_tcx(kernel, interface, patient)?,
             Way::Clsact => self.by_clsact(kernel, interface, false).await?,
-            Way::Auto => self.by_best(kernel, interface).await?,
+            Way::Auto => self.by_best(kernel, interface, patient).await?,
         };
         let attached = Attached { interface: interface.clone(), how, first };
         let held = Held { attached: attached.clone(), way, hold: Some(hold), reattached, lost: false };
@@ -165,15 +167,20 @@ impl Attacher {
         Ok(attached)
     }
 
-    async fn by_best(&self, kernel: &mut Kernel, interface: &Interface) -> Result<Placed, AttachError> {
+    async fn by_best(
+        &self,
+        kernel: &mut Kernel,
+        interface: &Interface,
+        patient: bool,
+    ) -> Result<Placed, AttachError> {
         let chains = Hook::BOTH.map(|hook| tcx::Chain::of(interface, hook));
         if chains.iter().flatten().any(tcx::Chain::has_foreign) {
-            return by_tcx(kernel, interface);
+            return by_tcx(kernel, interface, patient);
         }
         let has_tcx = chains.iter().all(Option::is_some);
         match self.by_clsact(kernel, interface, true).await {
             Err(AttachError::NotFirst { .. } | AttachError::Occupied { .. }) if has_tcx => {
-                by_tcx(kernel, interface)
+                by_tcx(kernel, interface, patient)
             }
             Err(AttachError::NotFirst { .. }) => self.by_clsact(kernel, interface, false).await,
             other => other,
@@ -248,11 +255,11 @@ impl Drop for Attacher {
 /// What holds, how, and whether first.
 type Placed = (Hold, How, bool);
 
-fn by_tcx(kernel: &mut Kernel, interface: &Interface) -> Result<Placed, AttachError> {
+fn by_tcx(kernel: &mut Kernel, interface: &Interface, patient: bool) -> Result<Placed, AttachError> {
     if tcx::Chain::of(interface, Hook::Ingress).is_none() {
         return Err(AttachError::TcxUnsupported);
     }
-    let links = tcx::attach(kernel, interface, programs(interface))?;
+    let links = tcx::attach(kernel, interface, programs(interface), patient)?;
     Ok((Hold::Tcx { _links: links }, How::Tcx, true))
 }
 

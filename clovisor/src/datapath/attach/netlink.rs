@@ -107,6 +107,17 @@ impl TrafficControl {
         Ok(links.map(|link| (link.header.index, name(&link).unwrap_or_default())).collect())
     }
 
+    /// Whether there is an interface of this index.
+    pub(super) async fn exists(&self, interface: u32) -> io::Result<bool> {
+        let mut message = LinkMessage::default();
+        message.header.index = interface;
+        match self.ask(RouteNetlinkMessage::GetLink(message), 0).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What sits at `ffff:` of `interface`.
     pub(super) async fn qdisc(&self, interface: u32) -> io::Result<Qdisc> {
         let found = self.qdiscs().await?.into_iter().find(|(index, _)| *index == interface);

@@ -55,8 +55,11 @@ impl Attacher {
 
     /// Whether the interface is not there, or another has its index. One that was renamed is followed.
     async fn is_gone(&mut self, kernel: &mut Kernel, index: u32, there: &BTreeMap<u32, String>) -> bool {
+        let Some(name) = there.get(&index) else {
+            // A dump can miss one while others come and go.
+            return !self.tc.exists(index).await.unwrap_or(true);
+        };
         let Some(held) = self.held.get_mut(&index) else { return false };
-        let Some(name) = there.get(&index) else { return true };
         if held.attached.interface.name == *name {
             return false;
         }
@@ -87,7 +90,8 @@ impl Attacher {
                 // Links go before new ones come: the kernel takes a program once a hook.
                 held.hold = None;
                 let reattached = held.reattached + u32::from(!was_lost);
-                self.attach_anew(kernel, &held.attached.interface, held.way, reattached).await
+                // Waited for once, when it was lost: this comes every second, and blocks.
+                self.attach_anew(kernel, &held.attached.interface, held.way, reattached, !was_lost).await
             }
             Err(error) => Err(error),
         };

@@ -30,16 +30,17 @@ pub(super) struct Tcx {
 }
 
 /// Puts one link on each hook, in front of all others. `programs` are the names, in the order of
-/// [`Hook::BOTH`].
+/// [`Hook::BOTH`]. Not `patient`, it does not wait for an old link of ours to go.
 pub(super) fn attach(
     kernel: &mut Kernel,
     interface: &Interface,
     programs: [&'static str; 2],
+    patient: bool,
 ) -> Result<Tcx, AttachError> {
     let mut links = Vec::with_capacity(2);
     for (hook, name) in Hook::BOTH.into_iter().zip(programs) {
         let program = kernel.program(name)?;
-        let link = attach_link(program, interface, hook).map_err(|source| AttachError::Tcx {
+        let link = attach_link(program, interface, hook, patient).map_err(|source| AttachError::Tcx {
             interface: interface.name.clone(),
             hook,
             source,
@@ -55,8 +56,9 @@ fn attach_link(
     program: &mut SchedClassifier,
     interface: &Interface,
     hook: Hook,
+    patient: bool,
 ) -> Result<SchedClassifierLink, ProgramError> {
-    let mut tries = 0;
+    let mut tries = if patient { 0 } else { ATTACH_TRIES };
     loop {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         match program.attach_with_options(&interface.name, attach_type(hook), options) {

@@ -23,7 +23,7 @@ use super::error::VethError;
 pub const MAX_GONE: usize = 4096;
 /// Receive buffer asked for; 300 pods that come at once are some 2,000 messages of 1.5 KB. Beyond
 /// net.core.rmem_max the kernel takes that.
-const RECEIVE_BUFFER: usize = 4 << 20;
+const RECEIVE_BUFFER: u32 = 4 << 20;
 
 /// What happened since the last time that was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,17 +68,21 @@ impl LinkEvents {
     ///
     /// # Errors
     /// [`VethError::Connection`].
-    #[expect(clippy::unused_async, reason = "it needs the runtime, which an async function cannot lack")]
     pub async fn new() -> Result<Self, VethError> {
-        Self::with_buffer(RECEIVE_BUFFER)
+        Self::with_buffer(RECEIVE_BUFFER).await
     }
 
-    fn with_buffer(bytes: usize) -> Result<Self, VethError> {
+    /// The same, with a receive buffer of `bytes` (the kernel doubles that, up to twice net.core.rmem_max).
+    ///
+    /// # Errors
+    /// [`VethError::Connection`].
+    #[expect(clippy::unused_async, reason = "it needs the runtime, which an async function cannot lack")]
+    pub async fn with_buffer(bytes: u32) -> Result<Self, VethError> {
         let groups = [MulticastGroup::Link, MulticastGroup::Nsid];
         let opened = rtnetlink::new_multicast_connection(&groups);
         let (mut connection, handle, messages) = opened.map_err(VethError::Connection)?;
         // A smaller buffer only makes a resync likelier.
-        let _ = connection.socket_mut().socket_ref().set_rx_buf_sz(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let _ = connection.socket_mut().socket_ref().set_rx_buf_sz(bytes);
         let shared = Arc::new(Shared::default());
         let drain = follow(messages.map(|(message, _)| message), Arc::clone(&shared));
         let drain = async move {

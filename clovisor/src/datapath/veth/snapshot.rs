@@ -101,12 +101,15 @@ impl Snapshot {
             looked.push(format!("{}: {fault}", self.paths.cni_cache.display()));
             looked.push(format!("{}: no process of this pod is visible", self.paths.proc.display()));
         }
-        for trace in [self.by_address(pod).await?, self.by_route(pod).await?] {
-            match trace {
-                Trace::Here(here) => return Ok(here),
-                Trace::Cold(what) | Trace::NoPair(what) => looked.push(what),
-                Trace::OwnNamespace => {}
-            }
+        match self.by_address(pod).await? {
+            Trace::Here(here) => return Ok(here),
+            Trace::Cold(what) | Trace::NoPair(what) => looked.push(what),
+            Trace::OwnNamespace => {}
+        }
+        match self.by_route(pod).await? {
+            Trace::Here(here) => return Ok(here),
+            Trace::Cold(what) | Trace::NoPair(what) => looked.push(what),
+            Trace::OwnNamespace => {}
         }
         Err(VethError::NotYet { pod: pod.text(), looked })
     }
@@ -232,11 +235,10 @@ impl Snapshot {
 
     async fn by_route(&mut self, pod: &Wanted<'_>) -> Result<Trace, VethError> {
         for &address in pod.addresses {
-            let index = links::host_route(&self.netlink, address)
-                .await
-                .map_err(VethError::netlink("ask for the route to a pod"))?;
+            // No such family here, say: no such route either.
+            let Ok(Some(index)) = links::host_route(&self.netlink, address).await else { continue };
             let links = || self.links.values().flatten();
-            let Some(link) = links().find(|link| Some(link.index) == index).cloned() else { continue };
+            let Some(link) = links().find(|link| link.index == index).cloned() else { continue };
             if !self.is_of_another(link.nsid, pod).await {
                 let has_address = self.addresses_in(link.nsid).await.map(|_| false);
                 return self.confirm(&link, Found::Route, has_address).await;
