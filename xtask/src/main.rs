@@ -5,6 +5,7 @@
 //! Progress goes to standard error, data to standard output. Whatever is fetched or built for later use is kept
 //! in a cache outside the tree (see [`cache`]).
 
+mod archive;
 mod cache;
 mod house;
 mod needs;
@@ -43,6 +44,7 @@ enum Verb {
     Build(verbs::build::Arguments),
     Demo(verbs::demo::Arguments),
     Jaeger(verbs::jaeger::Arguments),
+    Image(verbs::image::Arguments),
     Test(verbs::test::Arguments),
     Lint(verbs::lint::Arguments),
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => verbs::setup::run(&arguments),
         Verb::Build(_) => verbs::build::run(),
         Verb::Demo(arguments) => verbs::demo::run(&arguments),
+        Verb::Image(arguments) => verbs::image::run(&arguments),
         Verb::Jaeger(_) => verbs::jaeger::run(),
         Verb::Test(arguments) => verbs::test::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),

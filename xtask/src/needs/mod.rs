@@ -74,8 +74,18 @@ pub(crate) const BUILD: [Need; 3] = [Need::Cc, Need::BpfCompiler, Need::BpfLinke
 /// What the demo takes on top.
 pub(crate) const DEMO: [Need; 3] = [Need::Ip, Need::Nginx, Need::Curl];
 /// Real ends for the tests; without one the tests that use it are skipped.
-pub(crate) const TEST: [Need; 8] =
-    [Need::Ip, Need::Tc, Need::Nginx, Need::Curl, Need::Wrk, Need::Python, Need::Go, Need::Jaeger];
+pub(crate) const TEST: [Need; 10] = [
+    Need::Ip,
+    Need::Tc,
+    Need::Nginx,
+    Need::Curl,
+    Need::Wrk,
+    Need::Python,
+    Need::Redis,
+    Need::Openssl,
+    Need::Go,
+    Need::Jaeger,
+];
 /// What a real cluster and what runs in it take.
 pub(crate) const E2E: [Need; 17] = [
     Need::Ip,
@@ -123,8 +133,8 @@ impl Need {
             Self::Iptables => ("iptables", "is used by kube-proxy in e2e"),
             Self::Tini => ("tini", "is the first process of the cluster in e2e"),
             Self::Busybox => ("busybox", "is the shell in the images of e2e"),
-            Self::Openssl => ("openssl", "makes the cluster's certificates in e2e"),
-            Self::Redis => ("redis-server", "holds the configuration in e2e"),
+            Self::Openssl => ("openssl", "makes certificates for tests"),
+            Self::Redis => ("redis-server", "holds the configuration in tests"),
             Self::Rustfmt => ("rustfmt", "checks the format of the source, in lint"),
             Self::Clippy => ("clippy", "checks Rust code, in lint"),
             Self::CargoDeny => ("cargo-deny", "checks licences and bans of dependencies, in lint"),

@@ -1,0 +1,242 @@
+//! Container images as tar files, made without any container engine.
+//!
+//! [`Image::write_docker_archive`] writes what `docker load` and `ctr images import` read; [`write_oci_index`] writes an
+//! OCI layout with one image for several architectures. The same input always gives the same bytes: files in order of
+//! path, owned by root, of time zero. Sources: the Docker image specification v1.2, the OCI image specification v1.1.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// What an image is made of: one layer, and how it is run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    /// Name and tag, as in `clovisor:0.1.0`.
+    pub(crate) reference: String,
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) files: Vec<File>,
+}
+
+/// A file of an image.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    /// Where it is in the image, absolute.
+    pub(crate) path: String,
+    /// Where it is here.
+    pub(crate) source: PathBuf,
+    /// Permissions, as in 0o755.
+    pub(crate) mode: u32,
+}
+
+/// A piece of an image, by its digest.
+struct Blob {
+    digest: String,
+    data: Vec<u8>,
+}
+
+impl Blob {
+    fn new(data: Vec<u8>) -> Self {
+        let hash = Sha256::digest(&data);
+        let digest = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { digest, data }
+    }
+
+    fn json(value: &Value) -> Self {
+        Self::new(value.to_string().into_bytes())
+    }
+
+    fn descriptor(&self, media_type: &str) -> Value {
+        json!({
+            "mediaType": media_type,
+            "digest": format!("sha256:{}", self.digest),
+            "size": self.data.len(),
+        })
+    }
+}
+
+impl Image {
+    /// Writes the image as a docker-archive, and returns the size of its files in bytes.
+    pub(crate) fn write_docker_archive(&self, out: &Path, architecture: &str) -> Result<u64> {
+        let layer = self.layer()?;
+        let config = self.config(&layer, architecture);
+        let (config_name, layer_name) =
+            (format!("{}.json", config.digest), format!("{}/layer.tar", layer.digest));
+        let manifest =
+            json!([{ "Config": config_name, "RepoTags": [self.reference], "Layers": [layer_name] }]);
+        let mut archive = create(out)?;
+        add(&mut archive, &config_name, 0o644, &config.data)?;
+        add(&mut archive, &layer_name, 0o644, &layer.data)?;
+        add(&mut archive, "manifest.json", 0o644, manifest.to_string().as_bytes())?;
+        archive.into_inner().with_context(|| format!("cannot write {}", out.display()))?;
+        Ok(layer.data.len() as u64)
+    }
+
+    /// The only layer: a tar of the files and the folders that they are in.
+    fn layer(&self) -> Result<Blob> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut files = self.files.clone();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut folders = BTreeSet::new();
+        for file in &files {
+            let path = file.path.trim_start_matches('/');
+            let parents = Path::new(path).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+            folders.extend(parents.map(Path::to_path_buf));
+        }
+        for folder in folders {
+            let mut header = header(tar::EntryType::Directory, 0o755, 0);
+            archive.append_data(&mut header, format!("{}/", folder.display()), std::io::empty())?;
+        }
+        for file in &files {
+            let data =
+                fs::read(&file.source).with_context(|| format!("cannot read {}", file.source.display()))?;
+            add(&mut archive, file.path.trim_start_matches('/'), file.mode, &data)?;
+        }
+        Ok(Blob::new(archive.into_inner()?))
+    }
+
+    fn config(&self, layer: &Blob, architecture: &str) -> Blob {
+        let labels: serde_json::Map<_, _> =
+            self.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        Blob::json(&json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {
+                "Entrypoint": self.entrypoint, "Cmd": self.cmd, "Env": self.env, "Labels": labels,
+            },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", layer.digest)] },
+        }))
+    }
+}
+
+/// Writes one image for several architectures as an OCI layout.
+pub(crate) fn write_oci_index(images: &[(&str, Image)], out: &Path) -> Result<()> {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let mut blobs = Vec::new();
+    let mut manifests = Vec::new();
+    for (architecture, image) in images {
+        let layer = image.layer()?;
+        let config = image.config(&layer, architecture);
+        let manifest = Blob::json(&json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config.descriptor("application/vnd.oci.image.config.v1+json"),
+            "layers": [layer.descriptor("application/vnd.oci.image.layer.v1.tar")],
+        }));
+        let mut descriptor = manifest.descriptor(MANIFEST);
+        descriptor["platform"] = json!({ "architecture": architecture, "os": "linux" });
+        manifests.push(descriptor);
+        blobs.extend([layer, config, manifest]);
+    }
+    let list = Blob::json(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }));
+    let mut descriptor = list.descriptor(INDEX);
+    if let Some((_, image)) = images.first() {
+        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": image.reference });
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor] });
+    blobs.push(list);
+    let mut archive = create(out)?;
+    add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
+    blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
+    blobs.dedup_by(|a, b| a.digest == b.digest);
+    for blob in &blobs {
+        add(&mut archive, &format!("blobs/sha256/{}", blob.digest), 0o644, &blob.data)?;
+    }
+    archive.into_inner().with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(())
+}
+
+fn create(out: &Path) -> Result<tar::Builder<fs::File>> {
+    if let Some(parent) = out.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let mut file = fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?;
+    file.rewind()?;
+    Ok(tar::Builder::new(file))
+}
+
+fn add(archive: &mut tar::Builder<impl Write>, path: &str, mode: u32, data: &[u8]) -> Result<()> {
+    let mut header = header(tar::EntryType::Regular, mode, data.len() as u64);
+    archive.append_data(&mut header, path, data).with_context(|| format!("cannot add {path}"))
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use super::*;
+    use crate::temp::Scratch;
+
+    fn entries(data: &[u8]) -> BTreeMap<String, Vec<u8>> {
+        let mut archive = tar::Archive::new(data);
+        let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let mut data = Vec::new();
+            entry.read_to_end(&mut data).unwrap();
+            (path, data)
+        };
+        archive.entries().unwrap().map(read).collect()
+    }
+
+    #[test]
+    fn what_is_written_can_be_followed_by_its_digests() {
+        let temp = Scratch::new("archive").unwrap();
+        let source = temp.path().join("program");
+        fs::write(&source, b"#!").unwrap();
+        let file = File { path: "/usr/bin/program".to_owned(), source, mode: 0o755 };
+        let image = Image { reference: "it:1".to_owned(), files: vec![file], ..Image::default() };
+
+        let out = temp.path().join("docker.tar");
+        image.write_docker_archive(&out, "amd64").unwrap();
+        let first = fs::read(&out).unwrap();
+        let found = entries(&first);
+        let manifest: Value = serde_json::from_slice(&found["manifest.json"]).unwrap();
+        let layer = &found[manifest[0]["Layers"][0].as_str().unwrap()];
+        let config: Value = serde_json::from_slice(&found[manifest[0]["Config"].as_str().unwrap()]).unwrap();
+        let diff_id = format!("sha256:{}", Blob::new(layer.clone()).digest);
+        assert_eq!(config["rootfs"]["diff_ids"], json!([diff_id]));
+        let layer = entries(layer);
+        assert_eq!(layer["usr/bin/program"], b"#!");
+        assert!(layer.contains_key("usr/bin/"));
+        image.write_docker_archive(&out, "amd64").unwrap();
+        assert_eq!(fs::read(&out).unwrap(), first);
+
+        write_oci_index(&[("amd64", image.clone()), ("arm64", image)], &out).unwrap();
+        let found = entries(&fs::read(&out).unwrap());
+        let blob = |descriptor: &Value| -> Value {
+            let digest = descriptor["digest"].as_str().unwrap().trim_start_matches("sha256:");
+            let data = &found[&format!("blobs/sha256/{digest}")];
+            assert_eq!(descriptor["size"], data.len());
+            serde_json::from_slice(data).unwrap()
+        };
+        let index: Value = serde_json::from_slice(&found["index.json"]).unwrap();
+        let list = blob(&index["manifests"][0]);
+        for (at, architecture) in ["amd64", "arm64"].into_iter().enumerate() {
+            let descriptor = &list["manifests"][at];
+            assert_eq!(descriptor["platform"]["architecture"], architecture);
+            assert_eq!(blob(&blob(descriptor)["config"])["architecture"], architecture);
+        }
+    }
+}
