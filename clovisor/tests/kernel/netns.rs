@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sched::{CloneFlags, setns};
 
 /// Addresses of the two ends, on no other interface of the namespaces.
-const HOST_V4: &str = "10.77.0.1";
+pub(crate) const HOST_V4: &str = "10.77.0.1";
 pub(crate) const POD_V4: &str = "10.77.0.2";
 const HOST_V6: &str = "fd77::1";
 pub(crate) const POD_V6: &str = "fd77::2";
@@ -18,7 +18,7 @@ pub(crate) const POD_V6: &str = "fd77::2";
 pub(crate) struct Net {
     /// Name of the host's.
     pub(crate) host: String,
-    pod: String,
+    pub(crate) pod: String,
 }
 
 impl Net {
