@@ -1,8 +1,7 @@
 //! Container images as tar files, made without any container engine.
 //!
-//! [`Image::write_docker_archive`] writes what `docker load` and `ctr images import` read; [`write_oci_index`] writes an
-//! OCI layout with one image for several architectures. The same input always gives the same bytes: files in order of
-//! path, owned by root, of time zero. Sources: the Docker image specification v1.2, the OCI image specification v1.1.
+//! [`Image::write_docker_archive`] writes what `docker load` and `ctr images import` read. The same input always gives the
+//! same bytes: files in order of path, owned by root, of time zero. Source: the Docker image specification v1.2.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,14 +50,6 @@ impl Blob {
 
     fn json(value: &Value) -> Self {
         Self::new(value.to_string().into_bytes())
-    }
-
-    fn descriptor(&self, media_type: &str) -> Value {
-        json!({
-            "mediaType": media_type,
-            "digest": format!("sha256:{}", self.digest),
-            "size": self.data.len(),
-        })
     }
 }
 
@@ -114,45 +105,6 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", layer.digest)] },
         }))
     }
-}
-
-/// Writes one image for several architectures as an OCI layout.
-pub(crate) fn write_oci_index(images: &[(&str, Image)], out: &Path) -> Result<()> {
-    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-    let mut blobs = Vec::new();
-    let mut manifests = Vec::new();
-    for (architecture, image) in images {
-        let layer = image.layer()?;
-        let config = image.config(&layer, architecture);
-        let manifest = Blob::json(&json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": config.descriptor("application/vnd.oci.image.config.v1+json"),
-            "layers": [layer.descriptor("application/vnd.oci.image.layer.v1.tar")],
-        }));
-        let mut descriptor = manifest.descriptor(MANIFEST);
-        descriptor["platform"] = json!({ "architecture": architecture, "os": "linux" });
-        manifests.push(descriptor);
-        blobs.extend([layer, config, manifest]);
-    }
-    let list = Blob::json(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }));
-    let mut descriptor = list.descriptor(INDEX);
-    if let Some((_, image)) = images.first() {
-        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": image.reference });
-    }
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor] });
-    blobs.push(list);
-    let mut archive = create(out)?;
-    add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    add(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
-    blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
-    blobs.dedup_by(|a, b| a.digest == b.digest);
-    for blob in &blobs {
-        add(&mut archive, &format!("blobs/sha256/{}", blob.digest), 0o644, &blob.data)?;
-    }
-    archive.into_inner().with_context(|| format!("cannot write {}", out.display()))?;
-    Ok(())
 }
 
 fn create(out: &Path) -> Result<tar::Builder<fs::File>> {
@@ -222,21 +174,5 @@ mod tests {
         assert!(layer.contains_key("usr/bin/"));
         image.write_docker_archive(&out, "amd64").unwrap();
         assert_eq!(fs::read(&out).unwrap(), first);
-
-        write_oci_index(&[("amd64", image.clone()), ("arm64", image)], &out).unwrap();
-        let found = entries(&fs::read(&out).unwrap());
-        let blob = |descriptor: &Value| -> Value {
-            let digest = descriptor["digest"].as_str().unwrap().trim_start_matches("sha256:");
-            let data = &found[&format!("blobs/sha256/{digest}")];
-            assert_eq!(descriptor["size"], data.len());
-            serde_json::from_slice(data).unwrap()
-        };
-        let index: Value = serde_json::from_slice(&found["index.json"]).unwrap();
-        let list = blob(&index["manifests"][0]);
-        for (at, architecture) in ["amd64", "arm64"].into_iter().enumerate() {
-            let descriptor = &list["manifests"][at];
-            assert_eq!(descriptor["platform"]["architecture"], architecture);
-            assert_eq!(blob(&blob(descriptor)["config"])["architecture"], architecture);
-        }
     }
 }

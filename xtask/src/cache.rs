@@ -23,12 +23,17 @@ pub(crate) struct Lock {
 
 /// Waits until nobody else installs `name`.
 pub(crate) fn lock(name: &str) -> Result<Lock> {
+    lock_for(name, &format!("waiting for another process that installs {name} …"))
+}
+
+/// Waits until nobody else holds `name`; says so if it has to.
+pub(crate) fn lock_for(name: &str, waiting: &str) -> Result<Lock> {
     let path = dir().join("locks").join(name);
     let open = || -> std::io::Result<File> {
         fs::create_dir_all(dir().join("locks"))?;
         let file = File::create(&path)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            eprintln!("waiting for another process that installs {name} …");
+            eprintln!("{waiting}");
             flock(&file, FlockOperation::LockExclusive)?;
         }
         Ok(file)

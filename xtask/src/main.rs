@@ -7,7 +7,10 @@
 
 mod archive;
 mod cache;
+mod cluster;
+mod e2e;
 mod house;
+mod libraries;
 mod needs;
 mod netns;
 mod process;
@@ -46,6 +49,7 @@ enum Verb {
     Jaeger(verbs::jaeger::Arguments),
     Image(verbs::image::Arguments),
     Test(verbs::test::Arguments),
+    E2e(verbs::e2e::Arguments),
     Lint(verbs::lint::Arguments),
 }
 
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Image(arguments) => verbs::image::run(&arguments),
         Verb::Jaeger(_) => verbs::jaeger::run(),
         Verb::Test(arguments) => verbs::test::run(&arguments),
+        Verb::E2e(arguments) => verbs::e2e::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),
     };
     match outcome {

@@ -160,6 +160,11 @@ impl Running {
         self.name
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its exit status, if it is over.
     pub(crate) fn status(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("cannot wait for `{}`", self.name))
