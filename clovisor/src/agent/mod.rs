@@ -96,10 +96,7 @@ pub async fn run(settings: Settings, environment: Environment, verbose: bool) ->
     tracing::info!("health and metrics at http://{}/metrics", server.address());
 
     let mut agent = Agent::start(settings, environment, attacher, client, source, verbose).await?;
-    tokio::select! {
-        () = signals.any() => tracing::info!("asked to end"),
-        () = agent.turn(asked) => {}
-    }
+    agent.turn(asked, &mut signals).await;
     agent.stop().await
 }
 
@@ -156,11 +153,15 @@ impl Agent {
         })
     }
 
-    /// The loop. It ends only by being dropped; between two of its steps everything is consistent.
-    async fn turn(&mut self, mut asked: mpsc::Receiver<Question>) {
+    /// The loop, until a signal ends it. It is heard between two steps only, where everything is consistent: a step that
+    /// was broken off could leave a filter that nobody remembers.
+    async fn turn(&mut self, mut asked: mpsc::Receiver<Question>, signals: &mut Signals) {
         let mut cluster = self.cluster.subscribe();
         let mut config = self.source.config();
-        Self::await_configuration(&mut config).await;
+        tokio::select! {
+            () = Self::await_configuration(&mut config) => {}
+            () = signals.any() => return,
+        }
         let mut fetch = interval(FETCH);
         fetch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut recheck, mut retry) = (interval(RECHECK), interval(RETRY));
@@ -168,7 +169,11 @@ impl Agent {
         let mut dirty = true;
         loop {
             if std::mem::take(&mut dirty) {
-                self.apply(&config.borrow_and_update().clone(), &cluster.borrow_and_update().clone()).await;
+                // Each in a statement of its own: a borrow that lived on while `apply` runs would stop whoever has
+                // news, and then ourselves when `apply` looks again.
+                let loaded = Arc::clone(&config.borrow_and_update());
+                let state = Arc::clone(&cluster.borrow_and_update());
+                self.apply(&loaded, &state).await;
             }
             tokio::select! {
                 _ = fetch.tick() => self.fetch(),
@@ -179,6 +184,10 @@ impl Agent {
                 _ = retry.tick(), if self.pods.pending() > 0 => dirty = true,
                 _ = resync.tick() => dirty = true,
                 _ = status.tick() => self.report(),
+                () = signals.any() => {
+                    tracing::info!("asked to end");
+                    return;
+                }
                 Some(question) = asked.recv() => {
                     // Whoever asked may have given up.
                     _ = question.send(self.observe());
