@@ -61,3 +61,26 @@ fn nothing_is_left_on_interfaces() {
         assert_eq!(agent.terminate().await, Some(0));
     });
 }
+
+#[test]
+fn a_flood_of_changes_does_not_stop_it() {
+    let name = "a_flood_of_changes_does_not_stop_it";
+    test(name, &["nginx", "curl"], async move |net| {
+        let Some(node) = Node::new(name, net).await else { return };
+        let _agent = node.run();
+        node.until("attached", Node::is_attached).await;
+        // News from the cluster and from Redis come while the agent is still at work on those before.
+        for round in 0..300 {
+            node.put_pod("default", if round % 2 == 0 { "else" } else { "shop" });
+            if round % 10 == 0 {
+                node.redis.cli(&["set", "clovisor_egress_match", &format!("0:{}", 1000 + round)]);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        node.until("it still answers", |node| node.http("/healthz") == "ok\n").await;
+        node.ask("/after-the-flood");
+        node.until("a span after it", |node| node.span("/after-the-flood").is_some()).await;
+        let span = node.span("/after-the-flood").unwrap();
+        assert_eq!(span["resource"]["service.name"], "shop");
+    });
+}
