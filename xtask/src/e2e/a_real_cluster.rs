@@ -19,6 +19,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     exec_and_logs(world).context("exec and logs")?;
     rights(world).context("rights")?;
     backends(world).context("Redis and Jaeger")?;
+    host_network(world).context("a pod in the node's network")?;
     way_out(world).context("the way out")?;
     api_server_comes_back(world).context("the API server, stopped and started")
 }
@@ -105,12 +106,24 @@ fn backends(world: &mut World) -> Result<()> {
         world.jaeger("services")?.is_array() || world.jaeger("services")?.is_null(),
         "Jaeger lists no services"
     );
-    for name in ["redis.clover-system", "jaeger-collector.clovisor"] {
-        let port = if name.starts_with("redis") { "6379" } else { "14268" };
-        let connect = ["busybox", "nc", "-z", "-w", "5", name, port];
-        world.exec(SHOP, CLIENT, &connect).with_context(|| format!("cannot connect to {name}:{port}"))?;
-    }
+    let ping = "busybox echo PING | busybox nc -w 5 redis.clover-system 6379";
+    let answer = world.exec(SHOP, CLIENT, &["sh", "-c", ping])?;
+    ensure!(answer.trim() == "+PONG", "by its name, Redis answers {answer:?}");
+    // A page that is not there, from a server that is.
+    let answer = world.get_from(SHOP, CLIENT, "http://jaeger-collector.clovisor:4318/")?;
+    ensure!(answer.contains("404"), "by its name, Jaeger answers {answer:?}");
     Ok(())
+}
+
+/// As the agent's pod does, one in the node's network finds services by name.
+fn host_network(world: &mut World) -> Result<()> {
+    world.apply(include_str!("manifests/host.yaml"), &[])?;
+    world.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/host"])?;
+    let answer = world.get_from("default", "host", "http://web.shop/who")?;
+    let answer = answer.trim();
+    // For a service, the node's address may be that of any of its interfaces.
+    ensure!(answer.parse::<std::net::IpAddr>().is_ok(), "in the node's network, web.shop answers {answer:?}");
+    world.kubectl(&["delete", "pod", "host", "--now"]).map(drop)
 }
 
 fn way_out(world: &mut World) -> Result<()> {
