@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use crate::needs::{self, Need, Unmet};
-use crate::{cache, needs::BUILD, needs::DEMO, needs::LINT, needs::TEST};
+use crate::{cache, needs::BUILD, needs::DEMO, needs::E2E, needs::LINT, needs::TEST};
 
-/// Get what the other verbs need: Debian packages (as root), bpf-linker, Jaeger, cargo-deny.
+/// Get what the other verbs need: Debian packages (as root), bpf-linker, Jaeger, Kubernetes, cargo-deny.
 ///
 /// Every verb gets by itself what it needs; this gets all at once, for a machine that will be offline later or an
 /// image. Programs that are built go into a cache outside the tree ($CLOVISOR_CACHE, else
@@ -18,12 +18,16 @@ pub(crate) struct Arguments {
     /// Leave out what only `lint` needs (cargo-deny takes minutes to build)
     #[arg(long)]
     without_lint: bool,
+    /// Leave out what only `e2e` needs (Kubernetes takes 10 minutes to build)
+    #[arg(long)]
+    without_e2e: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut all: Vec<Need> = Vec::new();
     let lint: &[Need] = if arguments.without_lint { &[] } else { &LINT };
-    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint) {
+    let e2e: &[Need] = if arguments.without_e2e { &[] } else { &E2E };
+    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint).chain(e2e) {
         if !all.contains(&need) {
             all.push(need);
         }
