@@ -106,6 +106,8 @@ impl Component {
                 "--bind-address=127.0.0.1".to_owned(),
                 "--leader-elect=false".to_owned(),
                 "--use-service-account-credentials=true".to_owned(),
+                // It makes this directory, by default in the machine's /usr.
+                format!("--flex-volume-plugin-dir={}", file("volume-plugins")),
                 format!("--service-account-private-key-file={}", files.pki.key("tokens")),
                 format!("--root-ca-file={}", files.pki.certificate("ca")),
             ],
