@@ -12,8 +12,12 @@ mod live;
 #[path = "../kernel/netns.rs"]
 mod netns;
 mod node;
+#[expect(dead_code, reason = "the tests of the kernel side use the rest")]
+#[path = "../kernel/pods.rs"]
+mod pods;
 #[expect(dead_code, reason = "the tests of Redis use the rest")]
 #[path = "../redis/server.rs"]
 mod redis;
+mod scale;
 #[path = "../cli/server.rs"]
 mod server;

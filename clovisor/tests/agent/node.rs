@@ -36,6 +36,8 @@ pub(crate) struct Node {
     net: Arc<Net>,
     pub(crate) api: api::Server,
     pub(crate) redis: Redis,
+    /// Where the agent looks for what the CNI plugins did.
+    pub(crate) cni_cache: PathBuf,
     folder: PathBuf,
     _nginx: Nginx,
 }
@@ -58,7 +60,7 @@ impl Node {
         });
         fs::write(folder.join("cni/pods-c-eth0"), cached.to_string()).unwrap();
         let api = api::Server::start().await;
-        let node = Self { net, api, redis, folder, _nginx: nginx };
+        let node = Self { net, api, redis, cni_cache: folder.join("cni"), folder, _nginx: nginx };
         node.put_pod("default", "shop");
         node.put_service("http");
         Some(node)
@@ -106,7 +108,7 @@ impl Node {
         }
         command.arg("run").args(["--node", "node-1", "--to", "stdout", "--listen", LISTEN]);
         command.arg("--redis").arg(format!("unix://{}", self.redis.socket().display()));
-        command.arg("--cni-cache").arg(self.folder.join("cni"));
+        command.arg("--cni-cache").arg(&self.cni_cache);
         command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
         Agent { child: command.stdout(open("spans")).stderr(open("log")).spawn().unwrap() }
     }
@@ -192,6 +194,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as Kubernetes does, and gives its exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();

@@ -28,6 +28,7 @@ use crate::cache;
 use crate::needs::kubernetes;
 use crate::process::{self, Running};
 use crate::stop::Stop;
+use crate::workspace;
 
 /// What the node is called in the cluster.
 pub(crate) const NODE_NAME: &str = "node-1";
@@ -112,6 +113,26 @@ impl Cluster {
             .arg(self.files.kubeconfig())
             .args(arguments);
         self.sandbox.enter(|| process::output(&mut command))
+    }
+
+    /// Runs a line of shell in the project's folder, where `kubectl` is the cluster's administrator: what the
+    /// documents tell users to type.
+    pub(crate) fn shell(&self, line: &str) -> Result<String> {
+        let mut command = self.user("timeout");
+        command.args([KUBECTL_LIMIT, "sh", "-c", line]);
+        self.sandbox.enter(|| process::output(&mut command))
+    }
+
+    /// A command as a user of the cluster runs it.
+    pub(crate) fn user(&self, program: &str) -> Command {
+        let mut command = self.sandbox.command(program);
+        let kubectl = kubernetes::program("kubectl");
+        let folder = kubectl.parent().unwrap_or(&kubectl);
+        command
+            .env("PATH", format!("{}:{}", folder.display(), sandbox::PATH))
+            .env("KUBECONFIG", self.files.kubeconfig())
+            .current_dir(workspace::root());
+        command
     }
 
     /// Applies a manifest's text.

@@ -26,7 +26,8 @@ use crate::temp::{Scratch, is_left_over};
 const TAG: &str = "clovisor-e2e";
 /// The record of the first process, in that directory: its id, and when it started.
 const RECORD: &str = "init";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for inside.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The namespaces, and the directory that its programs write to.
 pub(crate) struct Sandbox {

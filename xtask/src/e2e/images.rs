@@ -12,11 +12,12 @@ use crate::needs::go;
 use crate::process;
 
 /// nginx, curl and a shell. By itself it sleeps: a pod says what it runs.
-pub(crate) const WEB: &str = "clovisor.test/web:1";
-/// redis-server and redis-cli; runs the server.
-pub(crate) const REDIS: &str = "clovisor.test/redis:1";
-/// Jaeger all-in-one.
-pub(crate) const JAEGER: &str = "clovisor.test/jaeger:1";
+const WEB: &str = "clovisor.test/web:1";
+/// redis-server and redis-cli; runs the server. It has the name of the image in the shipped manifests, so that these are
+/// applied as they are.
+const REDIS: &str = "docker.io/library/redis:7.4-alpine";
+/// Jaeger all-in-one, named likewise.
+const JAEGER: &str = "docker.io/jaegertracing/all-in-one:1.62.0";
 
 /// A server with an answer for each class of status, over connections that it keeps open.
 const NGINX: &str = include_str!("manifests/nginx.conf");

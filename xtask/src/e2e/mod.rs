@@ -2,8 +2,12 @@
 //! returning an error that says what it expected and what it saw.
 
 mod a_real_cluster;
+mod agent;
+mod changed_live;
 mod first_look;
 mod images;
+mod outages;
+mod pods_come_and_go;
 mod world;
 
 use anyhow::Result;
@@ -29,7 +33,22 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "first-look",
-        about: "the README's way: apply, three keys, traces; changes live, kill -9, removal",
+        about: "the README word for word: apply, three keys, traces of both sides; rights; removal without a trace",
         run: first_look::run,
+    },
+    Scenario {
+        name: "changed-live",
+        about: "labels, egress rules, wrong entries and Jaeger's address, changed while it runs",
+        run: changed_live::run,
+    },
+    Scenario {
+        name: "pods-come-and-go",
+        about: "a Deployment scaled 0, 20, 0; pods restarted; a service renamed from tcp to http",
+        run: pods_come_and_go::run,
+    },
+    Scenario {
+        name: "outages",
+        about: "the agent restarted and killed; API server, Redis and Jaeger each gone for a minute",
+        run: outages::run,
     },
 ];

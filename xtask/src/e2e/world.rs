@@ -23,13 +23,15 @@ pub(crate) struct World {
     _outside: Option<Running>,
     /// The cluster itself.
     pub(crate) cluster: Cluster,
+    /// Whether the agent's image was built and loaded.
+    pub(crate) has_agent_image: bool,
 }
 
 impl World {
     /// Starts the cluster, loads the images and starts the outside host's web server.
     pub(crate) fn start(stop: &Stop) -> Result<Self> {
         let cluster = Cluster::start(stop)?;
-        let mut this = Self { _outside: None, cluster };
+        let mut this = Self { _outside: None, cluster, has_agent_image: false };
         let dir = this.cluster.node().dir().join("images");
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         for tar in images::write(&dir)? {
@@ -137,7 +139,13 @@ impl World {
 
     /// Asks Jaeger's query API, below `/api/`, and returns its `data`: `jaeger("traces?service=web&limit=100")`.
     pub(crate) fn jaeger(&self, path: &str) -> Result<Value> {
-        let address = self.service_ip("clovisor", "jaeger-query")?;
+        self.jaeger_at("jaeger-query.clovisor", path)
+    }
+
+    /// As [`World::jaeger`], of the Jaeger with this `service.namespace`.
+    pub(crate) fn jaeger_at(&self, query: &str, path: &str) -> Result<Value> {
+        let (service, namespace) = query.split_once('.').context("a service is named with its namespace")?;
+        let address = self.service_ip(namespace, service)?;
         let json = self.get(&format!("http://{address}:16686/api/{path}"))?;
         let mut answer: Value =
             serde_json::from_str(&json).with_context(|| format!("Jaeger answers {path} with {json}"))?;

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     Ip,
     /// `tc`, to look at the kernel's side of things.
     Tc,
+    /// `bpftool`, likewise.
+    Bpftool,
     /// A web server.
     Nginx,
     /// A client.
@@ -87,9 +89,10 @@ pub(crate) const TEST: [Need; 10] = [
     Need::Jaeger,
 ];
 /// What a real cluster and what runs in it take.
-pub(crate) const E2E: [Need; 17] = [
+pub(crate) const E2E: [Need; 18] = [
     Need::Ip,
     Need::Tc,
+    Need::Bpftool,
     Need::Nginx,
     Need::Curl,
     Need::Etcd,
@@ -118,6 +121,7 @@ impl Need {
             Self::Cc => ("cc", "links every Rust program"),
             Self::Ip => ("ip", "makes network namespaces for demo and tests"),
             Self::Tc => ("tc", "attaches other people's filters in tests"),
+            Self::Bpftool => ("bpftool", "lists what is attached to interfaces in e2e"),
             Self::Nginx => ("nginx", "is the server in demo and tests"),
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
@@ -178,7 +182,7 @@ impl Need {
             Self::CniPlugins => vec!["containernetworking-plugins".to_owned()],
             Self::Busybox => vec!["busybox-static".to_owned()],
             Self::Redis => vec!["redis-server".to_owned(), "redis-tools".to_owned()],
-            Self::Containerd | Self::Runc | Self::Iptables | Self::Tini | Self::Openssl => {
+            Self::Bpftool | Self::Containerd | Self::Runc | Self::Iptables | Self::Tini | Self::Openssl => {
                 vec![self.what().0.to_owned()]
             }
             Self::Jaeger
