@@ -16,7 +16,7 @@ pub const MAX_CAPTURE: u32 = 0xffff - 0xff;
 pub struct EventHeader {
     /// When the classifier ran: `bpf_ktime_get_ns`, CLOCK_MONOTONIC, nanoseconds.
     pub time_ns: u64,
-    /// Interface index (`ifindex`) in the network namespace of the interface.
+    /// Number of the interface: its index (`ifindex`), or [`INSIDE`](crate::INSIDE) and what the agent gave out.
     pub interface: u32,
     /// Length of the packet on the wire from its link header on, in bytes.
     pub wire_len: u32,
@@ -35,9 +35,11 @@ assert_size!(EventHeader, 24);
 
 /// Which way a packet goes, seen from the pod.
 pub mod direction {
-    /// The pod sent it: the host side of its veth receives it, `handle_ingress`.
+    /// The pod sent it: the host side of its veth receives it, `handle_ingress`; or its own interface sends it,
+    /// `pod_egress`.
     pub const FROM_POD: u8 = 0;
-    /// It is on its way to the pod: the host side of its veth sends it, `handle_egress`.
+    /// It is on its way to the pod: the host side of its veth sends it, `handle_egress`; or its own interface
+    /// receives it, `pod_ingress`.
     pub const TO_POD: u8 = 1;
 }
 

@@ -12,7 +12,8 @@ mod verdict;
 
 pub use event::{EventHeader, MAX_CAPTURE, direction, side};
 pub use maps::{
-    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, name, protocol,
+    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, INSIDE, PortKey, SessionKey, SessionValue, name,
+    protocol,
 };
 pub use verdict::Verdict;
 

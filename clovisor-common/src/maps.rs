@@ -1,5 +1,6 @@
-//! Keys, values and names of the BPF maps. Every key starts with the interface index, so that one loaded
-//! pair of programs serves all interfaces of a node.
+//! Keys, values and names of the BPF maps. Every key has the number of an interface, so that one loaded
+//! pair of programs serves all interfaces of a node. That is its index in the agent's network namespace; for an
+//! interface inside a pod's namespace it is [`INSIDE`] and 16 bits that the agent gave out.
 //!
 //! Ports and interface indices are in host byte order, addresses in network byte order; an IPv4 address is
 //! kept as its IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
@@ -22,6 +23,10 @@ pub mod name {
     pub const INGRESS: &str = "handle_ingress";
     /// Classifier of what the pod receives.
     pub const EGRESS_PROGRAM: &str = "handle_egress";
+    /// Classifier of what the pod receives, inside its namespace.
+    pub const POD_INGRESS: &str = "pod_ingress";
+    /// Classifier of what the pod sends, inside its namespace.
+    pub const POD_EGRESS: &str = "pod_egress";
 }
 
 /// Protocol numbers, as the original Clovisor has them. Zero is never stored.
@@ -32,6 +37,10 @@ pub mod protocol {
     pub const TCP: u8 = 3;
 }
 
+/// Set in the number of an interface inside a pod's namespace. The kernel's indexes are positive `int`s, so none
+/// of them has it.
+pub const INSIDE: u32 = 1 << 31;
+
 /// The address of an [`EgressKey`] that matches any address.
 pub const ANY_ADDRESS: [u8; 16] = [0; 16];
 
@@ -39,7 +48,7 @@ pub const ANY_ADDRESS: [u8; 16] = [0; 16];
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortKey {
-    /// Interface index.
+    /// Number of the interface.
     pub interface: u32,
     /// TCP port.
     pub port: u16,
@@ -52,7 +61,7 @@ assert_size!(PortKey, 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EgressKey {
-    /// Interface index.
+    /// Number of the interface.
     pub interface: u32,
     /// Remote TCP port.
     pub port: u16,
@@ -75,7 +84,7 @@ pub struct SessionKey {
     pub client_port: u16,
     /// Port of the server.
     pub server_port: u16,
-    /// Interface index.
+    /// Number of the interface.
     pub interface: u32,
 }
 assert_size!(SessionKey, 40);
@@ -101,7 +110,7 @@ pub struct FragmentKey {
     pub destination: [u8; 16],
     /// Identification (16 bits of IPv4, 32 bits of IPv6).
     pub id: u32,
-    /// Interface index.
+    /// Number of the interface.
     pub interface: u32,
 }
 assert_size!(FragmentKey, 40);

@@ -1,10 +1,14 @@
-//! The kernel side of Clovisor: two traffic control classifiers that copy chosen packets to user space.
+//! The kernel side of Clovisor: traffic control classifiers that copy chosen packets to user space. Two are for
+//! interfaces of the agent's own network namespace, two for interfaces inside pods' namespaces.
 //!
 //! A packet goes through [`packet`] (where are its headers?), [`select`] (is it wanted?) and [`emit`] (copy
 //! it), and gets exactly one [`Verdict`], which is counted. It refuses to judge what a packet means: no
 //! payload is looked at here.
 //!
 //! Invariants: no packet is changed, and every path returns "go on with the chain".
+//!
+//! An interface goes by one number everywhere. In the agent's own namespace that is its index. Indexes repeat
+//! between namespaces, so inside a pod it is a number that the agent gave out, see [`maps::inside`].
 #![no_std]
 #![no_main]
 
@@ -25,28 +29,40 @@ const GO_ON: i32 = -1;
 /// What the pod sends: the host side of its veth receives it.
 #[classifier]
 fn handle_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, direction::FROM_POD)
+    run(&ctx, maps::interface(&ctx), direction::FROM_POD)
 }
 
 /// What the pod receives: the host side of its veth sends it.
 #[classifier]
 fn handle_egress(ctx: TcContext) -> i32 {
-    run(&ctx, direction::TO_POD)
+    run(&ctx, maps::interface(&ctx), direction::TO_POD)
+}
+
+/// What the pod receives, at its own interface.
+#[classifier]
+fn pod_ingress(ctx: TcContext) -> i32 {
+    run(&ctx, maps::inside(&ctx), direction::TO_POD)
+}
+
+/// What the pod sends, at its own interface.
+#[classifier]
+fn pod_egress(ctx: TcContext) -> i32 {
+    run(&ctx, maps::inside(&ctx), direction::FROM_POD)
 }
 
 #[inline(always)]
-fn run(ctx: &TcContext, direction: u8) -> i32 {
-    let verdict = judge(ctx, direction).unwrap_or_else(|verdict| verdict);
+fn run(ctx: &TcContext, interface: u32, direction: u8) -> i32 {
+    let verdict = judge(ctx, interface, direction).unwrap_or_else(|verdict| verdict);
     maps::count(verdict, direction);
     // The level is a constant of the loaded program (user space sets it before loading), so at any level but
     // debug the verifier removes these lines. aya-log writes to a ring buffer, which needs kernel 5.8; all
     // else here would do with 5.2.
     match verdict {
         Verdict::Malformed => {
-            debug!(ctx, "malformed packet: interface {}, {} bytes", maps::interface(ctx), ctx.len());
+            debug!(ctx, "malformed packet: interface {}, {} bytes", interface, ctx.len());
         }
         Verdict::LostNoRoom | Verdict::LostNoReader => {
-            debug!(ctx, "packet lost: interface {}, {} bytes", maps::interface(ctx), ctx.len());
+            debug!(ctx, "packet lost: interface {}, {} bytes", interface, ctx.len());
         }
         _ => {}
     }
@@ -55,8 +71,7 @@ fn run(ctx: &TcContext, direction: u8) -> i32 {
 
 /// The way of one packet. `Err` is the verdict of a packet that goes no further.
 #[inline(always)]
-fn judge(ctx: &TcContext, direction: u8) -> Result<Verdict, Verdict> {
-    let interface = maps::interface(ctx);
+fn judge(ctx: &TcContext, interface: u32, direction: u8) -> Result<Verdict, Verdict> {
     let mut headers = Headers::default();
     packet::parse(ctx, &mut headers)?;
     let choice = select::choose(&headers, interface, direction)?;

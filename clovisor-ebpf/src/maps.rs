@@ -6,7 +6,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerfEventByteArray};
 use aya_ebpf::programs::TcContext;
-use clovisor_common::{EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict};
+use clovisor_common::{
+    EgressKey, FragmentKey, FragmentValue, INSIDE, PortKey, SessionKey, SessionValue, Verdict,
+};
 
 /// Listening ports: 500 pods (well above kubelet's default of 110) with 32 ports each.
 const MAX_PORTS: u32 = 16_384;
@@ -61,4 +63,19 @@ pub(crate) fn count(verdict: Verdict, direction: u8) {
 pub(crate) fn interface(ctx: &TcContext) -> u32 {
     // SAFETY: the kernel gives a valid `__sk_buff` for as long as the program runs.
     unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Number of the interface, inside a pod's namespace, that the packet is at: the filter's own class id, which
+/// cls_bpf writes into the packet's control block before it runs the filter's program (`cls_bpf_classify`,
+/// net/sched/cls_bpf.c, as long as there are direct actions: Linux 4.4). It is zeroed there, as filters
+/// without one leave it, so that whatever looks at it after us sees no trace of this.
+#[inline(always)]
+pub(crate) fn inside(ctx: &TcContext) -> u32 {
+    // SAFETY: as above; the verifier lets a classifier read and write this field.
+    let number = unsafe {
+        let number = core::ptr::read_volatile(&raw const (*ctx.skb.skb).tc_classid);
+        core::ptr::write_volatile(&raw mut (*ctx.skb.skb).tc_classid, 0);
+        number
+    };
+    INSIDE | number
 }

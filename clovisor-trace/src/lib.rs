@@ -31,7 +31,7 @@ mod tracer;
 pub use ledger::{Imbalance, Ledger};
 pub use limits::Limits;
 pub use outcome::{Outcome, Transfer};
-pub use packet::{Packet, Side, Toward};
+pub use packet::{Heading, Packet, Side, Toward};
 pub use protocol::{
     Detail, Protocol, UnknownProtocol, from_app_protocol, from_port_name,
     http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},

@@ -1,11 +1,11 @@
 //! The face of the crate: packets and time in, sessions out.
 
 use crate::{
-    flow::{Admission, Context, Table},
+    flow::{Admission, Context, Table, Unseen},
     ledger::Ledger,
     limits::Limits,
     outbox::Outbox,
-    packet::{Datagrams, Decoded, Packet, Segment, decode, segment},
+    packet::{Datagrams, Decoded, Heading, Packet, Segment, decode, segment},
     session::Session,
 };
 
@@ -26,6 +26,7 @@ pub struct Tracer {
     table: Table,
     datagrams: Datagrams,
     outbox: Outbox,
+    unseen: Unseen,
     ledger: Ledger,
 }
 
@@ -34,7 +35,14 @@ impl Tracer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let datagrams = Datagrams::new(limits.datagrams);
-        Self { limits, table: Table::new(), datagrams, outbox: Outbox::default(), ledger: Ledger::default() }
+        Self {
+            limits,
+            table: Table::new(),
+            datagrams,
+            outbox: Outbox::default(),
+            unseen: Unseen::default(),
+            ledger: Ledger::default(),
+        }
     }
 
     /// Takes a packet in. Times should not go back; small steps back do no harm.
@@ -61,14 +69,14 @@ impl Tracer {
     }
 
     fn give(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) -> Admission {
-        let Self { limits, table, outbox: out, ledger, .. } = self;
-        table.segment(packet, segment, &mut Context { now_ns: packet.time_ns, limits, ledger, out })
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.segment(packet, segment, &mut Context { now_ns: packet.time_ns, limits, ledger, out, unseen })
     }
 
     /// Looks at the clock, the one that packets carry: sessions whose time is over end.
     pub fn handle_timeout(&mut self, now_ns: u64) {
-        let Self { limits, table, outbox: out, ledger, .. } = self;
-        table.handle_timeout(&mut Context { now_ns, limits, ledger, out });
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.handle_timeout(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.expire(now_ns);
         self.bring_up_to_date();
     }
@@ -88,16 +96,16 @@ impl Tracer {
     /// taken for the pods' own. Call it when its last packets have been handed in.
     pub fn finish_interface(&mut self, interface: u32, now_ns: u64) {
         self.handle_timeout(now_ns);
-        let Self { limits, table, outbox: out, ledger, .. } = self;
-        table.finish_interface(interface, &mut Context { now_ns, limits, ledger, out });
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.finish_interface(interface, &mut Context { now_ns, limits, ledger, out, unseen });
         self.bring_up_to_date();
     }
 
     /// Tracing ends: what is open is reported as far as it was seen.
     pub fn finish(&mut self, now_ns: u64) {
         self.handle_timeout(now_ns);
-        let Self { limits, table, outbox: out, ledger, .. } = self;
-        table.finish_all(&mut Context { now_ns, limits, ledger, out });
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.finish_all(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.clear();
         self.bring_up_to_date();
     }
@@ -106,6 +114,12 @@ impl Tracer {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Interfaces at which connections show one direction only, and where the packets go that are not seen there.
+    /// It takes some traffic to be sure; an interface stays until [`Self::finish_interface`].
+    pub fn unseen(&self) -> impl Iterator<Item = (u32, Heading)> + '_ {
+        self.unseen.proven()
     }
 
     /// Bytes of memory that flows hold.

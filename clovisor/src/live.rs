@@ -50,8 +50,8 @@ impl Live {
         rules: &kernel::Rules,
         way: Way,
     ) -> Result<()> {
-        self.pipeline.name(interface.index, names);
-        self.kernel.set_rules(interface.index, rules)?;
+        self.pipeline.name(interface.id, names);
+        self.kernel.set_rules(interface.id, rules)?;
         let attached = self
             .attacher
             .attach(&mut self.kernel, interface, way)
@@ -61,15 +61,21 @@ impl Live {
             How::Clsact => "clsact filters",
             How::Tcx => "tcx links",
         };
-        let seen = match interface.orientation {
-            Orientation::Host => "from the host's end of the veth",
-            Orientation::Pod => "from its own end",
+        let seen = match (&interface.namespace, interface.orientation) {
+            (Some(namespace), _) => format!("inside {}", namespace.file().display()),
+            (None, Orientation::Host) => "from the host's end of the veth".to_owned(),
+            (None, Orientation::Pod) => "from its own end".to_owned(),
         };
         tracing::info!("tracing {} {seen}, by {how}", interface.name);
         if !attached.first {
             tracing::warn!("another program runs first on {} and may keep packets from us", interface.name);
         }
         Ok(())
+    }
+
+    /// A number for an interface inside a pod's namespace.
+    pub(crate) fn number(&mut self) -> u32 {
+        self.attacher.number()
     }
 
     /// Changes rules and names of an attached interface; its flows go on.

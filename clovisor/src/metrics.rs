@@ -36,6 +36,10 @@ pub struct Observed {
     pub pods_pending: usize,
     /// Pods that the configuration asks for and that cannot be traced.
     pub pods_skipped: usize,
+    /// Pods of which one direction is not seen.
+    pub pods_one_sided: usize,
+    /// Interfaces that are traced: at the host, and inside pods' namespaces.
+    pub interfaces: [usize; 2],
     /// Times that a pod could not be attached.
     pub attach_errors: u64,
     /// Configurations applied since the start.
@@ -169,6 +173,20 @@ impl Observed {
             ("skipped", self.pods_skipped),
         ];
         gauges(encoder, "pods", "Pods that the configuration asks for, by state", "state", &states)?;
+        gauge(
+            encoder,
+            "pods_one_sided",
+            "Pods of which packets in one direction are not seen",
+            self.pods_one_sided as u64,
+        )?;
+        let sides = [("host", self.interfaces[0]), ("pod", self.interfaces[1])];
+        gauges(
+            encoder,
+            "interfaces_attached",
+            "Interfaces that are traced, on the host and inside pods' network namespaces",
+            "side",
+            &sides,
+        )?;
         counter(encoder, "attach_errors", "Times that a pod could not be attached", self.attach_errors)?;
         counter(encoder, "config_reloads", "Configurations applied", self.config_reloads)?;
         gauge(
@@ -243,7 +261,13 @@ mod tests {
 
     #[test]
     fn every_count_is_there() {
-        let mut observed = Observed { pods_attached: 3, redis_connected: true, ..Observed::default() };
+        let mut observed = Observed {
+            pods_attached: 3,
+            pods_one_sided: 1,
+            interfaces: [1, 2],
+            redis_connected: true,
+            ..Observed::default()
+        };
         observed.ledger.sessions[Outcome::Complete as usize] = 7;
         observed.spans.dropped_queue_full = 2;
         let text = render(&observed).unwrap();
@@ -254,6 +278,8 @@ mod tests {
             "clovisor_sessions_total{outcome=\"complete\"} 7",
             "clovisor_spans_dropped_total{reason=\"queue_full\"} 2",
             "clovisor_pods{state=\"attached\"} 3",
+            "clovisor_pods_one_sided 1",
+            "clovisor_interfaces_attached{side=\"pod\"} 2",
             "clovisor_redis_up 1",
             "clovisor_kubernetes_up 0",
         ] {

@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use clovisor_trace::{Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer};
+use clovisor_trace::{
+    Heading, Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
+};
 
 use crate::{plan::Peers, summary::Tally};
 
@@ -124,6 +126,12 @@ impl Pipeline {
             self.peers.describe(peer.ip(), &mut span.attributes);
             out(span);
         }
+    }
+
+    /// Interfaces that show one direction of their connections only, and where the unseen packets go.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<(u32, Heading)> {
+        self.tracer.unseen().collect()
     }
 
     /// Whether the limit of sessions is reached.

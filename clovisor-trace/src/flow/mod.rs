@@ -4,15 +4,17 @@
 
 mod stream;
 mod table;
+mod unseen;
 
 use std::net::SocketAddr;
 
 use stream::{Mark, Piece, Stream, Taken};
 pub(crate) use table::{Admission, Context, Table};
+pub(crate) use unseen::Unseen;
 
 use crate::{
     limits::Limits,
-    packet::{Packet, Segment, Side, Toward},
+    packet::{Heading, Packet, Segment, Side, Toward},
     protocol::{Chunk, Conversation, End, Protocol, Report},
     session::Session,
 };
@@ -44,6 +46,10 @@ pub(crate) struct Flow {
     /// How each stream ended, once it did.
     finished: [bool; 2],
     reset: bool,
+    /// Whether any segment of each stream was seen.
+    seen: [bool; 2],
+    /// How often one side has proven that it gets what is not seen here.
+    proofs: u32,
     conversation: Box<dyn Conversation>,
     /// Reused for what the conversation reports.
     reports: Vec<Report>,
@@ -82,6 +88,8 @@ impl Flow {
             streams: [Stream::new(), Stream::new()],
             finished: [false; 2],
             reset: false,
+            seen: [false; 2],
+            proofs: 0,
             conversation: protocol.conversation(),
             reports: Vec::new(),
             last_ns: 0,
@@ -112,15 +120,18 @@ impl Flow {
         self.last_ns = now_ns;
         self.conversation.packet(toward, now_ns, segment.payload_len.into());
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let mut has_received = false;
         let acked = segment.ack.and_then(|ack| {
             let acked = self.streams[opposite].offset(ack, now_ns)?;
-            self.streams[opposite].acknowledge(acked);
+            has_received = self.streams[opposite].acknowledge(acked);
             // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
             if segment.syn {
                 self.streams[opposite].start(acked);
             }
             Some(acked)
         });
+        // What a reset acknowledges may be made up, by a firewall between the two.
+        self.watch(toward, has_received && !segment.rst, cx);
         let Some(mut offset) = self.streams[own].offset(segment.seq, now_ns) else {
             cx.ledger.segments_out_of_window += 1;
             return;
@@ -151,6 +162,21 @@ impl Flow {
             }
         }
         self.run(now_ns, limits);
+    }
+
+    /// Watches whether both directions are seen. `has_received`: the segment's sender has got a packet since its
+    /// last one.
+    fn watch(&mut self, toward: Toward, has_received: bool, cx: &mut Context<'_>) {
+        let heading = |toward| Heading::of(self.key.side, toward);
+        if !self.seen[toward as usize] {
+            self.seen[toward as usize] = true;
+            cx.unseen.withdraw(self.key.interface, heading(toward), self.proofs);
+            self.proofs = 0;
+        }
+        if has_received && !self.seen[toward.opposite() as usize] {
+            cx.unseen.prove(self.key.interface, heading(toward.opposite()), cx.now_ns);
+            self.proofs = self.proofs.saturating_add(1);
+        }
     }
 
     /// Hands on all that is in order, and what has waited long enough.

@@ -115,10 +115,12 @@ impl Stream {
         }
     }
 
-    /// The receiver has acknowledged all before this offset.
-    pub(crate) fn acknowledge(&mut self, offset: u64) {
+    /// The receiver has acknowledged all before this offset. Whether that is more than it had before.
+    pub(crate) fn acknowledge(&mut self, offset: u64) -> bool {
+        let is_more = self.first_acked.is_some() && offset > self.acked;
         self.acked = self.acked.max(offset);
         self.first_acked = Some(self.first_acked.map_or(offset, |first| first.min(offset)));
+        is_more
     }
 
     /// Sequence number of the first byte, once it is known; it names the connection.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use hashlink::LinkedHashMap;
 
-use super::{Booked, Flow, Key};
+use super::{Booked, Flow, Key, Unseen};
 use crate::{
     ledger::Ledger,
     limits::Limits,
@@ -22,6 +22,7 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) out: &'a mut Outbox,
+    pub(crate) unseen: &'a mut Unseen,
 }
 
 /// A connection that has ended.
@@ -216,6 +217,7 @@ impl Table {
             self.finish(&key, End::Capture, cx);
         }
         self.ended.retain(|key, _| !of_it(key));
+        cx.unseen.forget(interface);
     }
 
     /// Tracing ends: every flow does.

@@ -44,12 +44,31 @@ impl Toward {
     }
 }
 
+/// Which way a packet goes at the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Heading {
+    /// The pod receives it.
+    ToPod,
+    /// The pod sends it.
+    FromPod,
+}
+
+impl Heading {
+    /// Of a packet toward one end, where the pod is on this side.
+    pub(crate) const fn of(side: Side, toward: Toward) -> Self {
+        match (side, toward) {
+            (Side::Server, Toward::Server) | (Side::Client, Toward::Client) => Self::ToPod,
+            (Side::Server, Toward::Client) | (Side::Client, Toward::Server) => Self::FromPod,
+        }
+    }
+}
+
 /// One packet that was picked.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     /// When it was seen, in nanoseconds of any monotonic clock; sessions carry the same clock.
     pub time_ns: u64,
-    /// Index of the interface; it is handed on to the session and tells flows of interfaces apart.
+    /// Number of the interface; it is handed on to the session and tells flows of interfaces apart.
     pub interface: u32,
     /// Whether the pod is server or client.
     pub side: Side,

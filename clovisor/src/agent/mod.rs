@@ -5,6 +5,7 @@
 //! and the exporters run in tasks of their own, so a dead one holds nothing up.
 
 mod pods;
+mod sides;
 mod traces;
 
 use std::{future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
@@ -84,6 +85,7 @@ pub async fn run(settings: Settings, environment: Environment, verbose: bool) ->
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let attacher = Attacher::new().await.context("cannot start")?;
     let swept = attacher.sweep().await.context("cannot clean up what a killed instance has left")?;
+    let swept = swept + sides::sweep(&attacher, &settings.netns).await;
     if swept.filters > 0 {
         tracing::info!("removed {} filters that a killed instance had left", swept.filters);
     }
@@ -267,13 +269,13 @@ impl Agent {
         gone || self.pods.pending() > 0
     }
 
-    /// Sees to it that all that is attached still is. Whether an interface turned out to be gone.
+    /// Sees to it that all that is attached still is, and shows both directions. Whether to look at the plan again.
     async fn recheck(&mut self) -> bool {
         let mut gone = false;
         for index in self.live.recheck().await {
             gone |= self.pods.interface_gone(index, &mut self.live).await;
         }
-        gone
+        gone | self.pods.notice(&mut self.live, &self.veths).await
     }
 
     fn observe(&mut self) -> Observed {
@@ -288,6 +290,8 @@ impl Agent {
             pods_attached: self.pods.attached(),
             pods_pending: self.pods.pending(),
             pods_skipped: self.desired.skipped.len(),
+            pods_one_sided: self.pods.one_sided(),
+            interfaces: self.pods.by_side(),
             attach_errors: self.pods.attach_errors(),
             config_reloads: self.reloads,
             config_errors: loaded.errors.len(),
@@ -303,6 +307,7 @@ impl Agent {
         let mut more = vec![
             ("pods_pending".to_owned(), observed.pods_pending.to_string()),
             ("pods_skipped".to_owned(), observed.pods_skipped.to_string()),
+            ("pods_one_sided".to_owned(), observed.pods_one_sided.to_string()),
             ("sessions".to_owned(), observed.ledger.sessions_ended().to_string()),
         ];
         if let Some(error) = &self.traces_error {

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clovisor_trace::{Resource, Span};
 use tokio::time::Instant;
 
+use super::sides::Sides;
 use crate::{
     datapath::{
         attach::Way,
@@ -34,19 +35,20 @@ const SETUP: Duration = Duration::from_secs(10);
 
 /// What is attached, by UID of the pod.
 pub(super) struct Pods {
-    held: BTreeMap<String, Held>,
+    pub(super) held: BTreeMap<String, Held>,
+    pub(super) sides: Sides,
     /// Pods that are not attached yet.
     pending: BTreeMap<String, Pending>,
     /// Interfaces that were detached, and since when.
-    retiring: VecDeque<(Instant, u32)>,
+    pub(super) retiring: VecDeque<(Instant, u32)>,
     way: Way,
     environment: Environment,
     attach_errors: u64,
 }
 
-struct Held {
-    plan: Arc<PodPlan>,
-    interface: Interface,
+pub(super) struct Held {
+    pub(super) plan: Arc<PodPlan>,
+    pub(super) interface: Interface,
 }
 
 /// A pod that is not attached yet.
@@ -60,6 +62,7 @@ impl Pods {
     pub(super) fn new(way: Way, environment: Environment) -> Self {
         Self {
             held: BTreeMap::new(),
+            sides: Sides::new(),
             pending: BTreeMap::new(),
             retiring: VecDeque::new(),
             way,
@@ -93,6 +96,7 @@ impl Pods {
     ) {
         let attached = self.held.iter().map(|(uid, held)| (uid.clone(), Arc::clone(&held.plan))).collect();
         self.pending.retain(|uid, _| desired.pods.contains_key(uid));
+        self.sides.keep(desired);
         let mut fetched = Instant::now();
         // One look at the node's interfaces serves all pods.
         let mut snapshot = None;
@@ -120,22 +124,16 @@ impl Pods {
     }
 
     async fn attach(&mut self, plan: Arc<PodPlan>, live: &mut Live, interfaces: &mut Snapshot) {
-        let wanted = Wanted {
-            uid: &plan.uid,
-            namespace: &plan.namespace,
-            name: &plan.name,
-            addresses: &plan.addresses,
-        };
-        let (interface, how) = match interfaces.find(&wanted).await {
+        let (interface, how) = match self.sides.find(interfaces, &wanted(&plan), live).await {
             Ok(found) => (found.interface, found.found),
             Err(error) => return self.postpone(&plan, &error.to_string(), error.is_worth_waiting()),
         };
-        if let Some((uid, _)) = self.held.iter().find(|(_, held)| held.interface.index == interface.index) {
+        if let Some((uid, _)) = self.held.iter().find(|(_, held)| held.interface.id == interface.id) {
             let why = format!("its interface {} still belongs to the pod with UID {uid}", interface.name);
             return self.postpone(&plan, &why, false);
         }
         // An index that comes back before its last packets are in.
-        self.retiring.retain(|(_, index)| *index != interface.index);
+        self.retiring.retain(|(_, id)| *id != interface.id);
         match live.attach(&interface, self.names(&plan), &rules(&plan), self.way).await {
             Ok(()) => {
                 tracing::debug!("the interface of {}/{} was found by {how}", plan.namespace, plan.name);
@@ -146,8 +144,11 @@ impl Pods {
             Err(error) => {
                 self.attach_errors += 1;
                 // Rules may be in the maps already.
-                _ = live.detach(interface.index).await;
-                self.postpone(&plan, &format!("{error:#}"), false);
+                _ = live.detach(interface.id).await;
+                let back = interface.namespace.is_some() && self.sides.fall_back(&plan.uid);
+                let then =
+                    if back { "; back to the host's end of its veth, where it is seen in part" } else { "" };
+                self.postpone(&plan, &format!("{error:#}{then}"), false);
             }
         }
     }
@@ -165,7 +166,7 @@ impl Pods {
     fn update(&mut self, plan: Arc<PodPlan>, live: &mut Live) {
         let names = self.names(&plan);
         let Some(held) = self.held.get_mut(&plan.uid) else { return };
-        let updated = live.update(held.interface.index, names, &rules(&plan));
+        let updated = live.update(held.interface.id, names, &rules(&plan));
         match updated
             .with_context(|| format!("cannot change what is traced of {}/{}", plan.namespace, plan.name))
         {
@@ -181,17 +182,16 @@ impl Pods {
     async fn detach(&mut self, uid: &str, live: &mut Live) {
         let Some(held) = self.held.remove(uid) else { return };
         let (plan, interface) = (&held.plan, &held.interface);
-        match live.detach(interface.index).await {
+        match live.detach(interface.id).await {
             Ok(()) => tracing::info!("pod {}/{} is no longer traced", plan.namespace, plan.name),
             Err(error) => tracing::warn!("pod {}/{}: {error}", plan.namespace, plan.name),
         }
-        self.retiring.push_back((Instant::now(), interface.index));
+        self.retiring.push_back((Instant::now(), interface.id));
     }
 
     /// An interface is gone, with whatever was on it. Whether it was a pod's.
-    pub(super) async fn interface_gone(&mut self, index: u32, live: &mut Live) -> bool {
-        let uid =
-            self.held.iter().find(|(_, held)| held.interface.index == index).map(|(uid, _)| uid.clone());
+    pub(super) async fn interface_gone(&mut self, id: u32, live: &mut Live) -> bool {
+        let uid = self.held.iter().find(|(_, held)| held.interface.id == id).map(|(uid, _)| uid.clone());
         let Some(uid) = uid else { return false };
         self.detach(&uid, live).await;
         true
@@ -199,9 +199,9 @@ impl Pods {
 
     /// Hands on what is open on interfaces that were detached a while ago.
     pub(super) fn retire(&mut self, live: &mut Live, out: &mut impl FnMut(Span)) {
-        while let Some((_, index)) = self.retiring.front().copied().filter(|(at, _)| at.elapsed() >= RETIRE) {
+        while let Some((_, id)) = self.retiring.front().copied().filter(|(at, _)| at.elapsed() >= RETIRE) {
             self.retiring.pop_front();
-            live.retire(index, out);
+            live.retire(id, out);
         }
     }
 
@@ -214,6 +214,11 @@ impl Pods {
         let ports = plan.ports.iter().map(|(number, port)| (*number, complete(&port.resource)));
         Names { ports: ports.collect(), others: complete(&plan.resource) }
     }
+}
+
+/// The pod as it is looked for.
+pub(super) fn wanted(plan: &PodPlan) -> Wanted<'_> {
+    Wanted { uid: &plan.uid, namespace: &plan.namespace, name: &plan.name, addresses: &plan.addresses }
 }
 
 /// The plan's rules as the kernel side has them.

@@ -12,7 +12,8 @@ use crate::export::Address;
 ///
 /// Which pods, which outbound targets and where traces go is configured live in Redis, with the keys clovisor_labels,
 /// clovisor_egress_match and clovisor_jaeger_server; without any, the pods of namespace 'default' are traced. Redis
-/// may come later, and may go. Needs the capabilities NET_ADMIN, BPF and PERFMON.
+/// may come later, and may go. Needs the capabilities NET_ADMIN, BPF and PERFMON; with SYS_ADMIN it also traces pods whose
+/// packets do not all pass the host's end of a veth.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Name of this node, as Kubernetes calls it (spec.nodeName)

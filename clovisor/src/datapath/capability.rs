@@ -50,6 +50,14 @@ pub fn check() -> Result<(), MissingCapabilities> {
     if missing.is_empty() { Ok(()) } else { Err(MissingCapabilities(missing)) }
 }
 
+/// Whether this process may enter network namespaces of pods: CAP_SYS_ADMIN (setns(2)). The base deployment does
+/// not have it.
+#[must_use]
+pub fn may_enter() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|effective| effective & (1 << CAP_SYS_ADMIN) != 0)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(value.trim(), 16).ok()

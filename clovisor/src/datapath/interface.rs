@@ -9,6 +9,8 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use nix::libc;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
+use super::namespace::Namespace;
+
 /// From which side a pod is seen at an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orientation {
@@ -24,10 +26,16 @@ pub enum Orientation {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its index.
+    /// Its index in its own network namespace. Inside pods, indexes repeat.
     pub index: u32,
+    /// The number that it goes by in maps, packets and sessions: its index, or, inside a pod's namespace,
+    /// [`INSIDE`](clovisor_common::INSIDE) and 16 bits that
+    /// [`Attacher::number`](super::attach::Attacher::number) gave out.
+    pub id: u32,
     /// From which side it is seen; [`Interface::find`] guesses, and the caller may know better.
     pub orientation: Orientation,
+    /// The pod's namespace that it is in; `None`: the agent's own.
+    pub namespace: Option<Namespace>,
 }
 
 /// The interface cannot be used.
@@ -58,6 +66,11 @@ pub enum InterfaceError {
 }
 
 impl Interface {
+    /// An interface of the agent's own namespace.
+    pub(super) fn here(name: &str, index: u32, orientation: Orientation) -> Self {
+        Self { name: name.to_owned(), index, id: index, orientation, namespace: None }
+    }
+
     /// Looks up an interface by name, and guesses its orientation: a veth whose other end is in another
     /// network namespace, or that is a port of a bridge, is seen from the host; unless it carries a default
     /// route, for then we are in the pod, and it is the pod's own `eth0`.
@@ -94,7 +107,7 @@ impl Interface {
             }
             _ => Orientation::Pod,
         };
-        Ok(Self { name: name.to_owned(), index, orientation })
+        Ok(Self::here(name, index, orientation))
     }
 }
 

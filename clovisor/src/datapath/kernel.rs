@@ -61,7 +61,7 @@ fn hint(error: &MapError) -> &'static str {
     }
 }
 
-/// What to pick at one interface.
+/// What to pick at one interface; interfaces go by their [id](super::interface::Interface::id).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Listening TCP ports of the pod, and the [`protocol`](clovisor_common::protocol) spoken there.
@@ -125,8 +125,7 @@ impl Kernel {
         let log = if debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let mut kernel = Self { ebpf, log, rules: HashMap::new() };
         for name in [name::INGRESS, name::EGRESS_PROGRAM] {
-            let program = kernel.program(name)?;
-            program.load().map_err(|source| KernelError::Program { name, source })?;
+            kernel.loaded(name)?;
         }
         Ok(kernel)
     }
@@ -260,7 +259,21 @@ impl Kernel {
         }
     }
 
-    /// A classifier by name: one of [`name::INGRESS`] and [`name::EGRESS_PROGRAM`].
+    /// A classifier by name, loaded into the kernel if it is not yet: those for pods' namespaces cost nothing
+    /// where none is entered.
+    ///
+    /// # Errors
+    /// [`KernelError::Absent`], [`KernelError::Program`].
+    pub(super) fn loaded(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
+        let program = self.program(name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| KernelError::Program { name, source })?;
+        }
+        Ok(program)
+    }
+
+    /// A classifier by name: one of [`name::INGRESS`] and [`name::EGRESS_PROGRAM`], and the two for pods'
+    /// namespaces.
     ///
     /// # Errors
     /// [`KernelError::Absent`].

@@ -6,6 +6,7 @@
 //!
 //! - [`capability`]: may this process do it?
 //! - [`interface`]: which interface, seen from which side?
+//! - [`namespace`]: in whose network namespace, and how to work there?
 //! - [`veth`]: which interface is a pod's, and what changes among the interfaces?
 //! - [`kernel`]: the loaded object, its rules and its counters.
 //! - [`attach`]: the classifiers on an interface's hooks.
@@ -17,6 +18,7 @@ pub mod capability;
 pub mod clock;
 pub mod interface;
 pub mod kernel;
+pub mod namespace;
 pub mod perf;
 pub mod record;
 mod request;

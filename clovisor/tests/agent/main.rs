@@ -7,6 +7,13 @@
 #[expect(dead_code, reason = "the library's own tests use the rest")]
 #[path = "../../src/cluster/watch/server.rs"]
 mod api;
+#[expect(dead_code, reason = "the kernel tests use the rest")]
+#[path = "../kernel/beyond.rs"]
+mod beyond;
+#[expect(dead_code, reason = "the tests of attaching use the rest")]
+#[path = "../kernel/foreign.rs"]
+mod foreign;
+mod inside;
 mod lifecycle;
 mod live;
 #[path = "../kernel/netns.rs"]

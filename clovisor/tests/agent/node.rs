@@ -90,6 +90,16 @@ impl Node {
 
     /// Starts the agent in the namespace of the calling thread. Its spans come after those of earlier ones.
     pub(crate) fn run(&self) -> Agent {
+        self.run_under(&[env!("CARGO_BIN_EXE_clovisor")])
+    }
+
+    /// The same with exactly these capabilities.
+    pub(crate) fn run_with(&self, rights: &str) -> Agent {
+        let agent = env!("CARGO_BIN_EXE_clovisor");
+        self.run_under(&["setpriv", "--bounding-set", rights, "--inh-caps", rights, agent])
+    }
+
+    fn run_under(&self, program: &[&str]) -> Agent {
         let kubeconfig = self.folder.join("kubeconfig");
         let server = format!("http://{}", self.api.address);
         let config = json!({
@@ -100,7 +110,8 @@ impl Node {
         });
         fs::write(&kubeconfig, config.to_string()).unwrap();
         let open = |name| File::options().create(true).append(true).open(self.folder.join(name)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clovisor"));
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]);
         for (name, _) in std::env::vars() {
             if name.starts_with("OTEL_") || name.starts_with("CLOVISOR_") {
                 command.env_remove(name);
@@ -170,6 +181,11 @@ impl Node {
     /// Whether our filters are on the pod's interface.
     pub(crate) fn is_attached(&self) -> bool {
         self.net.in_host(&["tc", "qdisc", "show", "dev", "veth0"]).contains("clsact")
+    }
+
+    /// Whether our filters are on the pod's interface, inside its namespace.
+    pub(crate) fn is_attached_inside(&self) -> bool {
+        self.net.in_pod(&["tc", "qdisc", "show", "dev", "eth0"]).contains("clsact")
     }
 
     /// Waits until something holds.

@@ -1,10 +1,10 @@
-//! Other projects' programs on the same interface, each ending the chain for those behind.
+//! Other projects' programs: on the same interface, ending the chain for those behind, or delivering to pods.
 
-use aya::Ebpf;
 use aya::maps::PerCpuArray;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfLoader};
 
 use crate::netns::Net;
 
@@ -17,6 +17,18 @@ pub(crate) struct Foreign {
 }
 
 impl Foreign {
+    /// By tcx: takes the IPv4 packets that `interface` receives straight into the namespace at the other end of
+    /// the veth `target`.
+    pub(crate) fn deliver(interface: &str, target: u32) -> Self {
+        let mut ebpf = EbpfLoader::new().override_global("TARGET", &target, true).load(OBJECT).unwrap();
+        let program: &mut SchedClassifier = ebpf.program_mut("deliver").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, TcAttachType::Ingress, options).unwrap();
+        let link = program.take_link(id).unwrap();
+        Self { ebpf, _links: vec![link] }
+    }
+
     /// By tcx.
     pub(crate) fn tcx(interface: &str, order: fn() -> LinkOrder) -> Self {
         Self::attach(interface, || TcAttachOptions::TcxOrder(order()))

@@ -7,10 +7,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic; the lint spares only functions marked as tests")]
 
 mod attach;
+mod beyond;
 mod child;
 mod foreign;
 mod frames;
+mod inside;
 mod netns;
+mod one_sided;
 mod pods;
 mod programs;
 mod recheck;

@@ -158,7 +158,8 @@ pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-fn thread_in<T: Send + 'static>(
+/// Starts a thread in a named namespace.
+pub(crate) fn thread_in<T: Send + 'static>(
     namespace: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::thread::JoinHandle<T> {

@@ -1,8 +1,9 @@
-//! Which rights finding a pod's interface needs: another process, with user 0 and CAP_NET_ADMIN alone, as in the
+//! Which rights finding a pod's interface needs, on the host and inside: another process, with user 0 and CAP_NET_ADMIN alone, as in the
 //! base DaemonSet (which has BPF and PERFMON besides, not DAC_OVERRIDE, SYS_PTRACE or SYS_ADMIN).
 
 use std::process::Command;
 
+use clovisor::datapath::capability::may_enter;
 use clovisor::datapath::veth::{Paths, PodInterfaces, Wanted};
 
 use crate::netns::test;
@@ -33,6 +34,13 @@ fn net_admin_alone_finds_pods() {
         };
         let veth = &pods.pods[1].veth;
         let net_admin = "-all,+net_admin";
+        let refused = find(net_admin);
+        assert!(
+            refused.contains("inside: cannot enter") && refused.contains("may enter: false"),
+            "{refused}"
+        );
+        // What its netlink connection does there needs NET_ADMIN, too; looking does not.
+        assert!(find("-all,+sys_admin").contains("inside: found eth0, may enter: true"));
         assert!(find(net_admin).contains(&format!("found {veth} by the CNI cache, Some(true)")));
         assert!(find("-all").contains(&format!("found {veth} by the CNI cache, None")));
         pods.forget(&pods.pods[1]);
@@ -50,11 +58,16 @@ fn the_finder() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let wanted = Wanted { uid: &uid, namespace: "default", name: "web", addresses: &addresses };
-        match PodInterfaces::new(paths).await.unwrap().find(&wanted).await {
+        let finder = PodInterfaces::new(paths).await.unwrap();
+        match finder.find(&wanted).await {
             Ok(found) => {
                 println!("found {} by {}, {:?}", found.interface.name, found.found, found.has_address);
             }
             Err(error) => println!("{error}"),
+        }
+        match finder.snapshot().await.unwrap().find_inside(&wanted, 7).await {
+            Ok(found) => println!("inside: found {}, may enter: {}", found.interface.name, may_enter()),
+            Err(error) => println!("inside: {error}, may enter: {}", may_enter()),
         }
     });
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clovisor::datapath::attach::{Attacher, Way};
@@ -15,7 +16,7 @@ use clovisor::datapath::perf::{DEFAULT_BUFFER, Packets, SMALLEST_BUFFER};
 use clovisor_common::{EventHeader, MAX_CAPTURE, Verdict, direction, protocol, side};
 
 use crate::frames::{CLIENT_PORT, Random, SERVER_PORT, TCP, ethernet, garbage, ipv4, tagged, tcp_between};
-use crate::netns::{Net, POD_V4, POD_V6, skip, test};
+use crate::netns::{Net, POD_V4, POD_V6, skip, test, thread_in};
 
 /// Everything that one traced interface needs.
 pub(crate) struct Traced {
@@ -60,9 +61,20 @@ impl Traced {
 
 /// A request to the pod's server port and its response, over one connection that is closed after.
 fn exchange(net: &Net, address: &str, request: &'static [u8], response: &'static [u8]) {
-    let address: IpAddr = address.parse().unwrap();
+    let server = serve(&net.pod, address.parse().unwrap(), request, response);
+    ask(address.parse().unwrap(), request, response);
+    server.join().unwrap();
+}
+
+/// A server in a namespace that answers one request.
+pub(crate) fn serve(
+    namespace: &str,
+    address: IpAddr,
+    request: &'static [u8],
+    response: &'static [u8],
+) -> JoinHandle<()> {
     let (ready, is_ready) = std::sync::mpsc::channel();
-    let server = net.pod_thread(move || {
+    let server = thread_in(namespace, move || {
         let listener = TcpListener::bind((address, SERVER_PORT)).unwrap();
         ready.send(()).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
@@ -72,13 +84,17 @@ fn exchange(net: &Net, address: &str, request: &'static [u8], response: &'static
         stream.write_all(response).unwrap();
     });
     is_ready.recv_timeout(Duration::from_secs(5)).unwrap();
+    server
+}
+
+/// A client in the namespace of the calling thread.
+pub(crate) fn ask(address: IpAddr, request: &[u8], response: &[u8]) {
     let mut stream =
         TcpStream::connect_timeout(&(address, SERVER_PORT).into(), Duration::from_secs(5)).unwrap();
     stream.write_all(request).unwrap();
     let mut got = Vec::new();
     stream.read_to_end(&mut got).unwrap();
     assert_eq!(got, response);
-    server.join().unwrap();
 }
 
 /// Sends `bytes` bytes to the pod's server port, which reads them all.

@@ -26,21 +26,30 @@ pub(super) struct Clsact {
     pub(super) first: bool,
 }
 
-/// Puts one filter on each hook. `programs` are the file descriptors, in the order of [`Hook::BOTH`].
-///
-/// With `must_be_first` a place behind another filter is an error, and nothing stays behind.
+/// What to put there.
+#[derive(Clone, Copy)]
+pub(super) struct Order {
+    /// Whose filters they are.
+    pub(super) owner: Owner,
+    /// File descriptors, in the order of [`Hook::BOTH`].
+    pub(super) programs: [u32; 2],
+    /// See [`TrafficControl::add_filter`].
+    pub(super) class: Option<u16>,
+    /// A place behind another filter is an error, and nothing stays behind.
+    pub(super) must_be_first: bool,
+}
+
+/// Puts one filter on each hook; whether a Clovisor made the clsact is found out here.
 pub(super) async fn attach(
     tc: &TrafficControl,
     interface: &Interface,
-    id: u32,
-    programs: [u32; 2],
-    must_be_first: bool,
+    mut order: Order,
 ) -> Result<Clsact, AttachError> {
-    let made = prepare(tc, interface).await?;
-    let owner = Owner { id, made_clsact: made };
+    order.owner.made_clsact = prepare(tc, interface).await?;
+    let owner = order.owner;
     let mut clsact = Clsact { filters: Vec::new(), owner, first: true };
-    for (hook, program) in Hook::BOTH.into_iter().zip(programs) {
-        let placed = place(tc, interface, hook, owner, program, must_be_first).await;
+    for (hook, program) in Hook::BOTH.into_iter().zip(order.programs) {
+        let placed = place(tc, interface, hook, program, &order).await;
         match placed {
             Ok((filter, first)) => {
                 clsact.filters.push(filter);
@@ -83,18 +92,17 @@ async fn place(
     tc: &TrafficControl,
     interface: &Interface,
     hook: Hook,
-    owner: Owner,
     program: u32,
-    must_be_first: bool,
+    order: &Order,
 ) -> Result<(Filter, bool), AttachError> {
     let fault = || AttachError::netlink("list the filters", &interface.name);
     let there = tc.filters(interface.index, hook).await.map_err(fault())?;
-    let name = owner.filter_name(hook);
+    let name = order.owner.filter_name(hook);
     for pref in (1..).filter(|&pref| can_share(&there, pref)).take(TRIES) {
-        if must_be_first && there.iter().any(|filter| is_foreign(filter) && filter.pref < pref) {
+        if order.must_be_first && there.iter().any(|filter| is_foreign(filter) && filter.pref < pref) {
             return Err(AttachError::NotFirst { interface: interface.name.clone(), hook });
         }
-        match tc.add_filter(interface.index, hook, pref, &name, program).await {
+        match tc.add_filter(interface.index, hook, pref, &name, program, order.class).await {
             Ok(()) => {}
             // Somebody took this pref meanwhile, or with a filter that cannot be listed: the next one.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST)) => continue,

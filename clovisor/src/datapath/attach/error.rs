@@ -1,6 +1,7 @@
 //! Why the classifiers could not be put on, or taken off, an interface.
 
 use std::io;
+use std::path::PathBuf;
 
 use aya::programs::ProgramError;
 
@@ -66,6 +67,14 @@ pub enum AttachError {
         /// The kernel's answer.
         source: ProgramError,
     },
+    /// A pod's network namespace cannot be entered.
+    #[error("cannot enter the network namespace {}: {source}{}", .file.display(), enter_hint(.source))]
+    Enter {
+        /// Its file.
+        file: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Attached already.
     #[error("{0} is attached already; detach it first")]
     Already(String),
@@ -81,6 +90,13 @@ impl AttachError {
     pub(super) fn netlink(action: &'static str, interface: &str) -> impl FnOnce(io::Error) -> Self {
         let interface = interface.to_owned();
         move |source| Self::Netlink { action, interface, source }
+    }
+}
+
+fn enter_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(nix::libc::EPERM) => "; this needs CAP_SYS_ADMIN",
+        _ => "",
     }
 }
 

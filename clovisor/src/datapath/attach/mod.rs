@@ -3,27 +3,32 @@
 //! Two ways: `clsact` filters, cheap and on any kernel, and `tcx` links, for where a foreign tcx program
 //! would keep the packets from clsact. [`Way::Auto`] takes the first that will see all packets.
 //!
+//! Inside a pod's namespace it is clsact always, see `inside`.
+//!
 //! It refuses to delete what is not its own: see `owner` and `sweep`. Invariants: an interface is
 //! attached on both hooks or on none; a failed attach leaves nothing behind.
 
 mod clsact;
 mod error;
+mod inside;
 mod netlink;
 mod owner;
 mod recheck;
 mod sweep;
 mod tcx;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use clovisor_common::name;
 use tokio::task::AbortHandle;
 
+use self::clsact::Order;
 use self::netlink::TrafficControl;
-use self::owner::Instance;
+use self::owner::{Instance, Owner};
 use super::interface::{Interface, InterfaceError, Orientation};
 use super::kernel::{Kernel, KernelError};
+use super::namespace;
 
 pub use self::error::AttachError;
 pub use self::netlink::Hook;
@@ -71,7 +76,13 @@ pub struct Attacher {
     netlink: rtnetlink::Handle,
     tc: TrafficControl,
     instance: Instance,
+    /// Inode of the network namespace that this runs in.
+    home: u64,
     held: BTreeMap<u32, Held>,
+    /// The last number that was given out for an interface inside a pod.
+    last_number: u16,
+    /// Interfaces inside pods, the one that was looked at longest ago first; some may be held no longer.
+    rounds: VecDeque<u32>,
     connection: AbortHandle,
 }
 
@@ -105,7 +116,9 @@ impl Attacher {
         let (connection, netlink, _) = rtnetlink::new_connection().map_err(AttachError::Connection)?;
         let connection = tokio::spawn(connection).abort_handle();
         let tc = TrafficControl::new(netlink.clone());
-        Ok(Self { netlink, tc, instance, held: BTreeMap::new(), connection })
+        let home = namespace::own().map_or(0, |(_, inode)| inode);
+        let (held, rounds) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { netlink, tc, instance, home, held, last_number: 0, rounds, connection })
     }
 
     /// Looks up an interface by name.
@@ -116,7 +129,7 @@ impl Attacher {
         Interface::find(&self.netlink, name).await
     }
 
-    /// What is attached, by interface index.
+    /// What is attached, by number of the interface.
     pub fn attached(&self) -> impl Iterator<Item = &Attached> {
         self.held.values().filter(|held| !held.lost).map(|held| &held.attached)
     }
@@ -129,7 +142,8 @@ impl Attacher {
     /// Puts both classifiers on an interface. Set its rules before, or packets are not selected yet.
     ///
     /// An index that is remembered, where nothing of ours is any more, has been given to a new interface: the
-    /// old one is forgotten. By tcx this blocks the thread for about 25 ms.
+    /// old one is forgotten. By tcx this blocks the thread for about 25 ms. Inside a pod's namespace the way is
+    /// clsact, whatever is asked for.
     ///
     /// # Errors
     /// See [`AttachError`]; nothing stays attached then.
@@ -139,11 +153,14 @@ impl Attacher {
         interface: &Interface,
         way: Way,
     ) -> Result<Attached, AttachError> {
-        if self.is_attached(kernel, interface.index).await {
+        if self.is_attached(kernel, interface.id).await {
             return Err(AttachError::Already(interface.name.clone()));
         }
+        if let Some(namespace) = &interface.namespace {
+            return self.attach_inside(kernel, interface, namespace).await;
+        }
         // tcx links to an interface that is gone, or that is lost.
-        self.held.remove(&interface.index);
+        self.held.remove(&interface.id);
         self.attach_anew(kernel, interface, way, 0, true).await
     }
 
@@ -163,7 +180,7 @@ impl Attacher {
         };
         let attached = Attached { interface: interface.clone(), how, first };
         let held = Held { attached: attached.clone(), way, hold: Some(hold), reattached, lost: false };
-        self.held.insert(interface.index, held);
+        self.held.insert(interface.id, held);
         Ok(attached)
     }
 
@@ -195,7 +212,9 @@ impl Attacher {
     ) -> Result<Placed, AttachError> {
         let [ingress, egress] = programs(interface);
         let programs = [program_fd(kernel, ingress)?, program_fd(kernel, egress)?];
-        let clsact = clsact::attach(&self.tc, interface, self.instance.id, programs, must_be_first).await?;
+        let owner = Owner { id: self.instance.id, home: None, made_clsact: false };
+        let order = Order { owner, programs, class: None, must_be_first };
+        let clsact = clsact::attach(&self.tc, interface, order).await?;
         // A foreign tcx program may be there all the same, where the user wants clsact.
         let behind_tcx =
             Hook::BOTH.iter().filter_map(|&hook| tcx::Chain::of(interface, hook)).any(|c| c.has_foreign());
@@ -230,8 +249,12 @@ impl Attacher {
     }
 
     async fn release(&self, held: &Held) -> Result<(), AttachError> {
+        let interface = &held.attached.interface;
         match &held.hold {
-            Some(Hold::Clsact(clsact)) => clsact.detach(&self.tc, &held.attached.interface).await,
+            Some(Hold::Clsact(clsact)) => match &interface.namespace {
+                Some(namespace) => self.release_inside(clsact, interface, namespace).await,
+                None => clsact.detach(&self.tc, interface).await,
+            },
             Some(Hold::Tcx { .. }) | None => Ok(()),
         }
     }
@@ -241,7 +264,7 @@ impl Attacher {
     /// # Errors
     /// [`AttachError::Netlink`].
     pub async fn sweep(&self) -> Result<Swept, AttachError> {
-        let swept = sweep::sweep(&self.tc, self.instance.id).await;
+        let swept = sweep::sweep(&self.tc, self.instance.id, None).await;
         swept.map_err(AttachError::netlink("sweep leftovers", "this network namespace"))
     }
 }
@@ -273,7 +296,7 @@ fn programs(interface: &Interface) -> [&'static str; 2] {
 }
 
 fn program_fd(kernel: &mut Kernel, name: &'static str) -> Result<u32, KernelError> {
-    let fd = kernel.program(name)?.fd();
+    let fd = kernel.loaded(name)?.fd();
     let fd = fd.map_err(|source| KernelError::Program { name, source })?;
     Ok(fd.as_fd().as_raw_fd().cast_unsigned())
 }

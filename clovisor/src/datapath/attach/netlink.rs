@@ -182,7 +182,8 @@ impl TrafficControl {
     }
 
     /// Adds a direct-action bpf filter for all protocols; the kernel picks a free handle, and puts it in
-    /// front of the bpf filters that have the same pref.
+    /// front of the bpf filters that have the same pref. A program finds `class`, if there is one, in its
+    /// packet's `tc_classid`.
     pub(super) async fn add_filter(
         &self,
         interface: u32,
@@ -190,17 +191,18 @@ impl TrafficControl {
         pref: u16,
         name: &str,
         program_fd: u32,
+        class: Option<u16>,
     ) -> io::Result<()> {
         let mut message = message(interface, hook);
         message.header.info = info(pref, ALL_PROTOCOLS);
-        message.attributes = vec![
-            TcAttribute::Kind(BPF.to_owned()),
-            TcAttribute::Options(vec![
-                TcOption::Bpf(TcFilterBpfOption::ProgFd(program_fd)),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
-                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-            ]),
+        let mut options = vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program_fd)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ];
+        let class = class.map(|minor| TcFilterBpfOption::ClassId(TcHandle { major: 0, minor }));
+        options.extend(class.map(TcOption::Bpf));
+        message.attributes = vec![TcAttribute::Kind(BPF.to_owned()), TcAttribute::Options(options)];
         let request = RouteNetlinkMessage::NewTrafficFilter(message);
         self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).await.map(drop)
     }

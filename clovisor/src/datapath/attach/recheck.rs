@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use clovisor_common::INSIDE;
+
 use super::{AttachError, Attached, Attacher, Held, Hold, Hook, MAX_REATTACHED, Way, programs, tcx};
 use crate::datapath::interface::Interface;
 use crate::datapath::kernel::Kernel;
@@ -17,12 +19,15 @@ impl Attacher {
     /// - [`AttachError::Gone`]: the interface is gone, its rules are removed and it is forgotten;
     /// - any other error: it is lost, which is said once, and tried again at each call.
     ///
+    /// Interfaces inside pods' namespaces are looked at in turn, some at each call, and those on which ours are no
+    /// more count as gone.
+    ///
     /// Meant to be called every second or two.
     pub async fn recheck(&mut self, kernel: &mut Kernel) -> Vec<(u32, Result<Attached, AttachError>)> {
         let mut done = Vec::new();
         // Where the kernel does not say, nothing is taken for gone.
         let there = self.tc.interfaces().await.ok();
-        for index in self.held.keys().copied().collect::<Vec<_>>() {
+        for index in self.held.keys().copied().filter(|id| id & INSIDE == 0).collect::<Vec<_>>() {
             if let Some(there) = &there
                 && self.is_gone(kernel, index, there).await
             {
@@ -33,15 +38,18 @@ impl Attacher {
                 done.push((index, result));
             }
         }
+        done.extend(self.recheck_inside(kernel).await);
         done
     }
 
-    /// Whether ours are on the interface of this index. An index can have been given to another interface.
+    /// Whether ours are on the interface of this number. An index can have been given to another interface.
     pub(super) async fn is_attached(&self, kernel: &mut Kernel, index: u32) -> bool {
         let Some(held) = self.held.get(&index) else { return false };
         let interface = &held.attached.interface;
         match &held.hold {
             None => false,
+            // Its number is given to no other.
+            _ if interface.namespace.is_some() => true,
             Some(Hold::Clsact(clsact)) => clsact.is_there(&self.tc, index).await.unwrap_or(true),
             Some(Hold::Tcx { .. }) => {
                 let ours = programs(interface).into_iter().zip(Hook::BOTH);
@@ -74,7 +82,7 @@ impl Attacher {
         true
     }
 
-    fn forget(&mut self, kernel: &mut Kernel, index: u32) -> Option<AttachError> {
+    pub(super) fn forget(&mut self, kernel: &mut Kernel, index: u32) -> Option<AttachError> {
         let held = self.held.remove(&index)?;
         // Rules of an interface that is gone match nothing; an error here is for who sets the next ones.
         let _ = kernel.clear_rules(index);

@@ -1,6 +1,7 @@
 //! Why a pod's interface was not found, and whether waiting helps.
 
 use std::io;
+use std::path::PathBuf;
 
 /// The host's interface of a pod could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +22,22 @@ pub enum VethError {
     /// The pod's network namespace was found, and no veth or netkit leads into it.
     #[error(
         "pod {pod} cannot be traced from the host: {reason}. Pods on macvlan, ipvlan, SR-IOV or a moved \
-         network card have no such pair, and need attaching inside the pod's namespace (the privileged overlay)"
+         network card have no such pair; inside the pod's network namespace they can be traced, which needs \
+         CAP_SYS_ADMIN (deploy/overlays/pod-side)"
     )]
     Unsupported {
         /// Namespace and name.
         pod: String,
         /// What was found instead.
         reason: String,
+    },
+    /// The pod's network namespace may not be entered.
+    #[error("cannot enter the network namespace {} of pod {pod}: this needs CAP_SYS_ADMIN", .file.display())]
+    MayNotEnter {
+        /// Namespace and name.
+        pod: String,
+        /// Its file.
+        file: PathBuf,
     },
     /// The pod's network namespace is the one that the agent runs in.
     #[error("pod {pod} uses the host's network: it has no interface of its own, and is skipped")]

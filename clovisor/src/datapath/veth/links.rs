@@ -96,7 +96,7 @@ pub(super) async fn nsid(handle: &Handle, namespace: &File) -> io::Result<Option
 
 /// The addresses in a namespace.
 pub(super) async fn addresses_there(handle: &Handle, nsid: i32) -> io::Result<Vec<Held>> {
-    let mut held = Vec::new();
+    let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = AddressMessage::default();
         message.header.family = family;
@@ -107,21 +107,35 @@ pub(super) async fn addresses_there(handle: &Handle, nsid: i32) -> io::Result<Ve
             if !message.attributes.contains(&AddressAttribute::TargetNetNsId(nsid)) {
                 return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
             }
-            // Where both are there, the local one is ours, and the other the far end's.
-            let local = message.attributes.iter().find_map(|one| match one {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let address = local.or_else(|| {
-                message.attributes.iter().find_map(|one| match one {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-            });
-            held.extend(address.map(|address| (address, message.header.index)));
+            found.extend(held(&message));
         }
     }
-    Ok(held)
+    Ok(found)
+}
+
+/// The addresses in the namespace that the connection is in.
+pub(super) async fn addresses_here(handle: &Handle) -> io::Result<Vec<Held>> {
+    let answers = ask(handle, RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
+    let address = |answer: RouteNetlinkMessage| match answer {
+        RouteNetlinkMessage::NewAddress(message) => held(&message),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(address).collect())
+}
+
+/// Where both are there, the local address is ours, and the other the far end's.
+fn held(message: &AddressMessage) -> Option<Held> {
+    let local = message.attributes.iter().find_map(|one| match one {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|one| match one {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    address.map(|address| (address, message.header.index))
 }
 
 /// The interface that a route to exactly this address goes out of: such as ptp and Calico make. `None` where

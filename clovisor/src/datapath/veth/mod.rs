@@ -1,4 +1,5 @@
-//! Which interface of the host is a pod's, with no command run in the pod and without entering its namespace.
+//! Which interface of the host is a pod's, with no command run in the pod and without entering its namespace; and
+//! where none of the host will do, which one is it in the pod's namespace (`inside`, which enters it).
 //!
 //! In order, until one is sure: the CNI cache names the pod's network namespace; `/proc` does, where the
 //! agent sees the pod's processes; the namespaces at the other ends of the host's veths are asked which has
@@ -14,6 +15,7 @@
 mod cache;
 mod error;
 pub mod events;
+mod inside;
 mod links;
 mod processes;
 mod snapshot;
@@ -97,10 +99,10 @@ impl fmt::Display for Found {
     }
 }
 
-/// A pod's interface on the host.
+/// A pod's interface, on the host or its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodInterface {
-    /// The interface, seen from the host.
+    /// The interface.
     pub interface: Interface,
     /// How it was found.
     pub found: Found,

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -18,9 +17,8 @@ use super::error::VethError;
 use super::links::{self, Held, Link};
 use super::{Found, Paths, PodInterface, Wanted, processes};
 use crate::datapath::interface::{Interface, Orientation};
+use crate::datapath::namespace::{self, Identity, identity};
 
-/// The namespace of the calling thread: where the netlink socket is.
-const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// Processes of one pod that are looked at: all are in one network namespace, but one may just have ended.
 const PROCESSES: usize = 4;
 
@@ -30,8 +28,8 @@ pub struct Snapshot {
     paths: Paths,
     cache: Cache,
     links: HashMap<i32, Vec<Link>>,
-    /// Device and inode of our own namespace.
-    own: Option<(u64, u64)>,
+    /// Our own namespace: where the netlink socket is.
+    own: Option<Identity>,
     /// Addresses in the namespaces that were asked; `None` where that is refused.
     addresses: HashMap<i32, Option<Vec<Held>>>,
     /// UID that the cache gives to a namespace; once it is needed.
@@ -57,7 +55,7 @@ impl Snapshot {
         let links = links::leading_elsewhere(&netlink)
             .await
             .map_err(VethError::netlink("list the host's interfaces"))?;
-        let own = File::open(OWN_NAMESPACE).ok().as_ref().and_then(identity);
+        let own = namespace::own();
         let addresses = HashMap::new();
         Ok(Self { netlink, paths, cache, links, own, addresses, owners: None, processes: None })
     }
@@ -114,8 +112,17 @@ impl Snapshot {
         Err(VethError::NotYet { pod: pod.text(), looked })
     }
 
+    pub(super) fn netlink(&self) -> &Handle {
+        &self.netlink
+    }
+
+    /// The directory of named network namespaces.
+    pub(super) fn namespaces(&self) -> &Path {
+        &self.paths.netns
+    }
+
     /// Files of network namespaces that may be the pod's, the surest first.
-    fn candidates(&mut self, pod: &Wanted<'_>) -> Vec<(PathBuf, Option<Entry>, Found)> {
+    pub(super) fn candidates(&mut self, pod: &Wanted<'_>) -> Vec<(PathBuf, Option<Entry>, Found)> {
         let with = |paths: &Paths, entries: Vec<Entry>, found| -> Vec<(PathBuf, Option<Entry>, Found)> {
             let file = |entry: Entry| (paths.netns.join(&entry.netns), Some(entry), found);
             entries.into_iter().map(file).collect()
@@ -142,7 +149,7 @@ impl Snapshot {
             Ok(namespace) => namespace,
             Err(error) => return Ok(Trace::Cold(format!("{}: {error}", file.display()))),
         };
-        if identity(&namespace).is_some_and(|identity| Some(identity) == self.own) {
+        if identity(&namespace).is_ok_and(|identity| Some(identity) == self.own) {
             return Ok(Trace::OwnNamespace);
         }
         let nsid = match links::nsid(&self.netlink, &namespace).await {
@@ -260,8 +267,7 @@ impl Snapshot {
         if now.as_ref() != Some(link) {
             return Ok(Trace::Cold(format!("{} went or changed meanwhile", link.name)));
         }
-        let interface =
-            Interface { name: link.name.clone(), index: link.index, orientation: Orientation::Host };
+        let interface = Interface::here(&link.name, link.index, Orientation::Host);
         Ok(Trace::Here(PodInterface { interface, found, has_address }))
     }
 
@@ -292,10 +298,6 @@ impl Snapshot {
 }
 
 /// Index of the interface that has one of the addresses.
-fn holder_of(held: &[Held], addresses: &[IpAddr]) -> Option<u32> {
+pub(super) fn holder_of(held: &[Held], addresses: &[IpAddr]) -> Option<u32> {
     held.iter().find(|(address, _)| addresses.contains(address)).map(|&(_, index)| index)
-}
-
-fn identity(file: &File) -> Option<(u64, u64)> {
-    file.metadata().ok().map(|metadata| (metadata.st_dev(), metadata.st_ino()))
 }
