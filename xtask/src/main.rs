@@ -8,11 +8,13 @@
 mod archive;
 mod cache;
 mod cluster;
+mod dockerfile;
 mod e2e;
 mod house;
 mod libraries;
 mod needs;
 mod netns;
+mod platform;
 mod process;
 mod relay;
 mod stop;

@@ -24,7 +24,7 @@ pub(crate) const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
 pub(crate) const DEBIAN_PACKAGES: [&str; 4] =
     ["rustc-web", "libstd-rust-web-dev-bpf", "rust-web-src", "llvm-22-dev"];
 /// Debian's compiler; rustup's proxies come before it in PATH, so it is named by its place.
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Where the compiler comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Debian packages through apt-get, as root only. It never removes or upgrades on its own account, and it starts
 //! no service: a server that a package brings is for the network namespaces of demo and tests, not for the host.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +24,7 @@ pub(super) fn is_usable() -> bool {
 pub(super) fn install(packages: &[String]) -> Result<()> {
     let _lock = cache::lock("apt")?;
     let _quiet = NoServices::for_now()?;
+    add_architectures(packages)?;
     if packages.iter().any(|package| candidate(package).is_none()) {
         update()?;
     }
@@ -32,6 +34,29 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
         try_install(packages)?;
     }
     Ok(())
+}
+
+/// Lets Debian install packages of the architectures that packages are asked of, as in `NAME:arm64`. The lists know
+/// nothing of them before the next update. A library that both architectures have must be of one version, so apt-get
+/// may upgrade some.
+fn add_architectures(packages: &[String]) -> Result<()> {
+    let ask = |option: &str| process::output(Command::new("dpkg").arg(option));
+    let known = ask("--print-architecture")? + &ask("--print-foreign-architectures")?;
+    for wanted in architectures(packages) {
+        if !known.lines().any(|name| name == wanted) {
+            eprintln!(
+                "adding {wanted} to Debian's architectures (once its packages are removed, \
+                 `dpkg --remove-architecture {wanted}` undoes that)"
+            );
+            process::run(Command::new("dpkg").args(["--add-architecture", wanted]))?;
+        }
+    }
+    Ok(())
+}
+
+/// The architectures that packages are asked of by name, each once.
+fn architectures(packages: &[String]) -> BTreeSet<&str> {
+    packages.iter().filter_map(|package| Some(package.split_once(':')?.1)).collect()
 }
 
 /// The version that would be installed, without its epoch; none where the package is not known.
@@ -102,5 +127,16 @@ impl Drop for NoServices {
         {
             eprintln!("warning: cannot remove {POLICY}: {error}. It keeps packages from starting services.");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::architectures;
+
+    #[test]
+    fn an_architecture_is_asked_for_only_by_name() {
+        let packages = ["rustc-web", "libstd-rust-web-dev:arm64", "libc6:arm64"].map(str::to_owned);
+        assert_eq!(architectures(&packages), ["arm64"].into());
     }
 }

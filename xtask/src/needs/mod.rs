@@ -14,6 +14,8 @@ use std::fmt::{self, Write};
 
 use anyhow::Result;
 
+use crate::platform::OTHER;
+
 /// One thing that a verb needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -69,6 +71,14 @@ pub(crate) enum Need {
     Clippy,
     /// `cargo deny`.
     CargoDeny,
+    /// Rust's standard library for the architecture that this machine is not.
+    CrossStd,
+    /// A C compiler and linker for it.
+    CrossCc,
+    /// Runs its programs.
+    Emulator,
+    /// Builds images from a Dockerfile.
+    Buildah,
 }
 
 /// What compiling the agent and its kernel side takes.
@@ -109,6 +119,8 @@ pub(crate) const E2E: [Need; 18] = [
     Need::CoreDns,
     Need::Kubernetes,
 ];
+/// What an image for the other architecture takes on top of [`BUILD`].
+pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulator];
 /// What lint takes on top of [`BUILD`].
 pub(crate) const LINT: [Need; 3] = [Need::Rustfmt, Need::Clippy, Need::CargoDeny];
 
@@ -142,6 +154,10 @@ impl Need {
             Self::Rustfmt => ("rustfmt", "checks the format of the source, in lint"),
             Self::Clippy => ("clippy", "checks Rust code, in lint"),
             Self::CargoDeny => ("cargo-deny", "checks licences and bans of dependencies, in lint"),
+            Self::CrossStd => ("cross std", "compiles Rust for the image of the other architecture"),
+            Self::CrossCc => (OTHER.cc, "links the image of the other architecture"),
+            Self::Emulator => (OTHER.emulator, "tries the image of the other architecture"),
+            Self::Buildah => ("buildah", "builds images from the Dockerfile"),
         }
     }
 
@@ -158,6 +174,8 @@ impl Need {
             Self::Rustfmt => tools::has_cargo_command("fmt"),
             Self::Clippy => tools::has_cargo_command("clippy"),
             Self::CargoDeny => tools::cargo_deny().is_file(),
+            Self::CrossStd => OTHER.rustc().is_some(),
+            Self::CrossCc => OTHER.has_cc(),
             Self::Redis => {
                 ["redis-server", "redis-cli"].map(crate::process::find).iter().all(Option::is_some)
             }
@@ -182,9 +200,18 @@ impl Need {
             Self::CniPlugins => vec!["containernetworking-plugins".to_owned()],
             Self::Busybox => vec!["busybox-static".to_owned()],
             Self::Redis => vec!["redis-server".to_owned(), "redis-tools".to_owned()],
-            Self::Bpftool | Self::Containerd | Self::Runc | Self::Iptables | Self::Tini | Self::Openssl => {
+            Self::Bpftool
+            | Self::Containerd
+            | Self::Runc
+            | Self::Iptables
+            | Self::Tini
+            | Self::Openssl
+            | Self::Buildah => {
                 vec![self.what().0.to_owned()]
             }
+            Self::CrossStd => OTHER.std_packages.map(str::to_owned).to_vec(),
+            Self::CrossCc => OTHER.cc_packages.map(str::to_owned).to_vec(),
+            Self::Emulator => vec!["qemu-user-static".to_owned()],
             Self::Jaeger
             | Self::Kubernetes
             | Self::CoreDns
@@ -216,6 +243,7 @@ impl Need {
             }
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
             Self::Clippy => "rustup component add clippy".to_owned(),
+            Self::CrossStd => OTHER.std_hint(),
             _ => format!(
                 "apt-get install {}   (Debian; elsewhere the package that brings `{}`)",
                 self.packages().join(" "),

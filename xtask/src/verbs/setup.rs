@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::needs::{self, Need, Unmet};
-use crate::{cache, needs::BUILD, needs::DEMO, needs::E2E, needs::LINT, needs::TEST};
+use crate::{cache, needs::BUILD, needs::CROSS, needs::DEMO, needs::E2E, needs::LINT, needs::TEST};
 
 /// Get what the other verbs need: Debian packages (as root), bpf-linker, Jaeger, Kubernetes, cargo-deny.
 ///
@@ -21,13 +21,19 @@ pub(crate) struct Arguments {
     /// Leave out what only `e2e` needs (Kubernetes takes 10 minutes to build)
     #[arg(long)]
     without_e2e: bool,
+    /// Also what `image --all --dockerfile` needs: a cross compiler, an emulator, buildah. On Debian this adds the
+    /// other architecture to dpkg's
+    #[arg(long)]
+    with_images: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut all: Vec<Need> = Vec::new();
     let lint: &[Need] = if arguments.without_lint { &[] } else { &LINT };
     let e2e: &[Need] = if arguments.without_e2e { &[] } else { &E2E };
-    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint).chain(e2e) {
+    let images: Vec<Need> =
+        if arguments.with_images { CROSS.into_iter().chain([Need::Buildah]).collect() } else { Vec::new() };
+    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint).chain(e2e).chain(&images) {
         if !all.contains(&need) {
             all.push(need);
         }
@@ -40,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     for need in &all {
         let (name, purpose) = need.what();
-        println!("{:<8} {name:<14} {purpose}", if need.is_met() { "there" } else { "MISSING" });
+        println!("{:<8} {name:<21} {purpose}", if need.is_met() { "there" } else { "MISSING" });
     }
     println!("cache    {}", cache::dir().display());
     outcome

@@ -1,7 +1,12 @@
 //! Container images as tar files, made without any container engine.
 //!
-//! [`Image::write_docker_archive`] writes what `docker load` and `ctr images import` read. The same input always gives the
-//! same bytes: files in order of path, owned by root, of time zero. Source: the Docker image specification v1.2.
+//! [`Image::write_docker_archive`] writes what `docker load` and `ctr images import` read, for one architecture;
+//! [`oci`] writes one archive for several; [`read`] reads what an engine wrote, to compare. The same input always
+//! gives the same bytes: files in order of path, owned by root, of time zero. Source: the Docker image
+//! specification v1.2.
+
+mod oci;
+pub(crate) mod read;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,6 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+pub(crate) use oci::write_oci_archive;
 
 /// What an image is made of: one layer, and how it is run.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +43,9 @@ pub(crate) struct File {
 }
 
 /// A piece of an image, by its digest.
+#[derive(Clone)]
 struct Blob {
+    /// Of SHA-256, in hexadecimal.
     digest: String,
     data: Vec<u8>,
 }
@@ -134,23 +143,9 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::io::Read;
-
+    use super::read::entries;
     use super::*;
     use crate::temp::Scratch;
-
-    fn entries(data: &[u8]) -> BTreeMap<String, Vec<u8>> {
-        let mut archive = tar::Archive::new(data);
-        let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().display().to_string();
-            let mut data = Vec::new();
-            entry.read_to_end(&mut data).unwrap();
-            (path, data)
-        };
-        archive.entries().unwrap().map(read).collect()
-    }
 
     #[test]
     fn what_is_written_can_be_followed_by_its_digests() {
@@ -163,13 +158,13 @@ mod tests {
         let out = temp.path().join("docker.tar");
         image.write_docker_archive(&out, "amd64").unwrap();
         let first = fs::read(&out).unwrap();
-        let found = entries(&first);
+        let found = entries(&first).unwrap();
         let manifest: Value = serde_json::from_slice(&found["manifest.json"]).unwrap();
         let layer = &found[manifest[0]["Layers"][0].as_str().unwrap()];
         let config: Value = serde_json::from_slice(&found[manifest[0]["Config"].as_str().unwrap()]).unwrap();
         let diff_id = format!("sha256:{}", Blob::new(layer.clone()).digest);
         assert_eq!(config["rootfs"]["diff_ids"], json!([diff_id]));
-        let layer = entries(layer);
+        let layer = entries(layer).unwrap();
         assert_eq!(layer["usr/bin/program"], b"#!");
         assert!(layer.contains_key("usr/bin/"));
         image.write_docker_archive(&out, "amd64").unwrap();
