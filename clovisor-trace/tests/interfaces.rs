@@ -142,3 +142,26 @@ fn a_side_that_nobody_answers_and_a_capture_that_begins_prove_nothing() {
     }
     assert_eq!(tracer.unseen().count(), 0);
 }
+
+/// A damaged capture may claim any time.
+#[test]
+fn packets_at_the_end_of_time_end_like_others() {
+    let mut tracer = Tracer::new(Limits::default());
+    for frame in &conversation(40_000, 2) {
+        tracer.handle_packet(&Packet {
+            time_ns: u64::MAX - 1_000,
+            interface: 1,
+            side: Side::Server,
+            toward: frame.toward,
+            protocol: Protocol::Http,
+            wire_len: frame.wire_len,
+            data: &frame.data,
+        });
+        tracer.handle_timeout(u64::MAX - 1_000);
+    }
+    tracer.handle_timeout(u64::MAX);
+    let outcomes: Vec<_> =
+        std::iter::from_fn(|| tracer.poll_session()).map(|session| session.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Complete; 2]);
+    assert_eq!(tracer.ledger().balance(), Ok(()));
+}

@@ -243,7 +243,7 @@ impl Stream {
             return false;
         }
         let since = *self.stalled_ns.get_or_insert(now_ns);
-        self.queued > limits.stream || since + limits.reorder_ns <= now_ns
+        self.queued > limits.stream || since.saturating_add(limits.reorder_ns) <= now_ns
     }
 
     /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.
@@ -262,9 +262,9 @@ impl Stream {
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
         if self.next.is_none() {
             let waits = !self.queue.is_empty() || self.first_acked.is_some();
-            return self.met_ns.filter(|_| waits).map(|met| met + limits.settle_ns);
+            return self.met_ns.filter(|_| waits).map(|met| met.saturating_add(limits.settle_ns));
         }
-        self.stalled_ns.map(|since| since + limits.reorder_ns)
+        self.stalled_ns.map(|since| since.saturating_add(limits.reorder_ns))
     }
 
     /// Bytes of memory held in the queue.

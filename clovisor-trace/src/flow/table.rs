@@ -192,20 +192,24 @@ impl Table {
         while let Some(key) = self
             .flows
             .front()
-            .filter(|(_, flow)| flow.last_ns + cx.limits.idle_ns <= cx.now_ns)
+            .filter(|(_, flow)| flow.last_ns.saturating_add(cx.limits.idle_ns) <= cx.now_ns)
             .map(|(key, _)| *key)
         {
             cx.ledger.flows_idle += 1;
             self.finish(&key, End::Idle, cx);
         }
-        while self.ended.front().is_some_and(|(_, ended)| ended.at_ns + cx.limits.linger_ns <= cx.now_ns) {
+        while self
+            .ended
+            .front()
+            .is_some_and(|(_, ended)| ended.at_ns.saturating_add(cx.limits.linger_ns) <= cx.now_ns)
+        {
             self.ended.pop_front();
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do that a session waits for.
     pub(crate) fn poll_timeout(&self, limits: &Limits) -> Option<u64> {
-        let idle = self.flows.front().map(|(_, flow)| flow.last_ns + limits.idle_ns);
+        let idle = self.flows.front().map(|(_, flow)| flow.last_ns.saturating_add(limits.idle_ns));
         self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
     }
 

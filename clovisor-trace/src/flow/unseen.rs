@@ -69,8 +69,9 @@ impl Unseen {
 
     /// What is proven.
     pub(crate) fn proven(&self) -> impl Iterator<Item = (u32, Heading)> + '_ {
-        let is_enough =
-            |proofs: &Proofs| proofs.count >= ENOUGH && proofs.last_ns - proofs.first_ns >= AT_LEAST_NS;
+        let is_enough = |proofs: &Proofs| {
+            proofs.count >= ENOUGH && proofs.last_ns.saturating_sub(proofs.first_ns) >= AT_LEAST_NS
+        };
         self.proofs.iter().filter(move |(_, proofs)| is_enough(proofs)).map(|(key, _)| *key)
     }
 }

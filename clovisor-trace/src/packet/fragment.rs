@@ -97,7 +97,11 @@ impl Datagrams {
 
     /// Gives up what has waited too long.
     pub(crate) fn expire(&mut self, now_ns: u64) {
-        while self.open.front().is_some_and(|(_, datagram)| datagram.first_ns + LIFETIME_NS <= now_ns) {
+        while self
+            .open
+            .front()
+            .is_some_and(|(_, datagram)| datagram.first_ns.saturating_add(LIFETIME_NS) <= now_ns)
+        {
             self.drop_oldest();
         }
     }
