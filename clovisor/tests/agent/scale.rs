@@ -144,7 +144,7 @@ impl Agent {
         let ids = texts.filter_map(|text| {
             text.lines().find_map(|line| line.strip_prefix("map_id:")).and_then(|id| id.trim().parse().ok())
         });
-        let maps = ids.map(|id: u32| MapData::from_id(id).unwrap());
+        let mut maps = ids.map(|id: u32| MapData::from_id(id).unwrap());
         let ports = maps.find(|map| map.info().unwrap().name_as_str() == Some(name::PORTS)).unwrap();
         HashMap::<_, PortKey, u8>::try_from(Map::HashMap(ports)).unwrap().keys().map(Result::unwrap).count()
     }
