@@ -35,10 +35,8 @@ pub(super) fn shop_alone(world: &mut World) -> Result<()> {
     }
     world.kubectl(&["delete", "namespace", "clovisor", "clover-system", "--ignore-not-found"])?;
     world.apply(include_str!("manifests/web.yaml"), &[])?;
-    for workload in ["deployment/web", CLIENT_POD] {
-        world.rollout(SHOP, workload)?;
-    }
-    Ok(())
+    world.rollout(SHOP, CLIENT_POD)?;
+    serving(world, 2)
 }
 
 /// The shop, and the shipped quickstart that traces all of it on both sides: two web servers and a client.
@@ -118,11 +116,39 @@ pub(super) fn metrics(world: &World) -> Result<BTreeMap<String, f64>> {
 
 /// One metric; all of its labels together.
 pub(super) fn metric(world: &World, name: &str) -> Result<u64> {
+    total(&metrics(world)?, name)
+}
+
+/// One metric of those of one moment; all of its labels together.
+pub(super) fn total(metrics: &BTreeMap<String, f64>, name: &str) -> Result<u64> {
     let is_it = |key: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
-    let values: Vec<f64> =
-        metrics(world)?.into_iter().filter(|(key, _)| is_it(key)).map(|(_, value)| value).collect();
+    let values: Vec<f64> = metrics.iter().filter(|(key, _)| is_it(key)).map(|(_, value)| *value).collect();
     ensure!(!values.is_empty(), "there is no metric {name}");
     Ok(values.iter().sum::<f64>() as u64)
+}
+
+/// Waits until so many web servers are ready and the service leads to them and to no others. That the pods are ready is
+/// not enough: kube-proxy follows up to a second later, and until then sends requests to pods that are gone.
+pub(super) fn serving(world: &mut World, replicas: usize) -> Result<()> {
+    world.rollout(SHOP, "deployment/web")?;
+    world.wait_until(&format!("the service leads to {replicas} web servers"), |world| {
+        let listed = world.kubectl(&[
+            "--namespace",
+            SHOP,
+            "get",
+            "pods",
+            "--selector=app=web",
+            "--output=jsonpath={range .items[*]}{.status.podIP}{'\\n'}{end}",
+        ])?;
+        let pods: BTreeSet<&str> = listed.lines().collect();
+        let rules = world.cluster.node().output("iptables-save", &["-t", "nat"])?;
+        // As in `-m comment --comment "shop/web:http -> 10.244.0.8:8080"`.
+        let service = format!("\"{SHOP}/{WEB}:");
+        let targets = rules.lines().filter_map(|rule| rule.split_once(&service)?.1.split_once(" -> "));
+        let targets: BTreeSet<&str> = targets.filter_map(|(_, to)| Some(to.split_once(':')?.0)).collect();
+        ensure!(pods.len() == replicas && targets == pods, "it leads to {targets:?}, the pods are {pods:?}");
+        Ok(Some(()))
+    })
 }
 
 /// Requests of the client in the shop, one after the other over one connection: `/items/TAG-1` to `/items/TAG-COUNT`.

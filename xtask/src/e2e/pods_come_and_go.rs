@@ -35,7 +35,7 @@ fn scaled(world: &mut World) -> Result<()> {
         agent::interfaces(world, replicas + 1)?;
         eprintln!("  {replicas} web servers after {} s", started.elapsed().as_secs());
         if replicas == 20 {
-            world.rollout(SHOP, "deployment/web")?;
+            agent::serving(world, replicas)?;
             // A connection each, so that kube-proxy spreads them.
             for n in 1..=40 {
                 agent::request(world, &format!("of-twenty{n}"), 1)?;
@@ -52,7 +52,7 @@ fn scaled(world: &mut World) -> Result<()> {
             })?;
         }
     }
-    world.rollout(SHOP, "deployment/web")?;
+    agent::serving(world, 2)?;
     agent::request(world, "two-again", 10)?;
     agent::arrived(world, "two-again", 10)
 }
@@ -65,7 +65,7 @@ fn scale(world: &World, replicas: usize) -> Result<()> {
 /// New pods under the old service.
 fn restarted(world: &mut World) -> Result<()> {
     world.kubectl(&["--namespace", SHOP, "rollout", "restart", "deployment/web"])?;
-    world.rollout(SHOP, "deployment/web")?;
+    agent::serving(world, 2)?;
     agent::interfaces(world, 3)?;
     agent::request(world, "restarted", 10)?;
     agent::arrived(world, "restarted", 10)
