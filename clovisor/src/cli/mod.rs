@@ -142,7 +142,7 @@ pub struct Output {
     #[arg(short, long, value_enum, value_name = "FORM", env = "CLOVISOR_OUTPUT")]
     pub output: Option<Form>,
     /// Also send spans there: host:port (4317 OTLP, 4318 OTLP over HTTP, 14268 or 6831 Jaeger Thrift), or
-    /// otlp://, http(s)://, jaeger+http://, jaeger+udp://; may be given more than once
+    /// otlp(s)://, http(s)://, jaeger+http://, jaeger+udp://; may be given more than once
     #[arg(long, value_name = "ADDRESS", value_parser = address, env = "CLOVISOR_TO", value_delimiter = ',')]
     pub to: Vec<Address>,
     /// Stop after this many sessions

@@ -2,7 +2,7 @@
 //!
 //! | written | means |
 //! | --- | --- |
-//! | `otlp://host[:port]` | OTLP over gRPC, port 4317 if none |
+//! | `otlp://host[:port]` | OTLP over gRPC, port 4317 if none; `otlps://` with TLS |
 //! | `http[s]://host[:port][/path]` | OTLP over HTTP, path `/v1/traces` if none; but port 4317 without a path is OTLP over gRPC, and port 14268 without a path or with `/api/traces` is Jaeger Thrift over HTTP, for that is what listens there |
 //! | `jaeger+http[s]://host[:port][/path]` | Jaeger Thrift over HTTP, port 14268 and path `/api/traces` if none |
 //! | `jaeger+udp://host[:port]` | Jaeger compact Thrift over UDP, port 6831 if none |
@@ -94,7 +94,7 @@ impl AddressError {
     }
 }
 
-const FORMS: &str = "write otlp://HOST:PORT, http(s)://HOST:PORT[/PATH], jaeger+http://HOST:PORT, \
+const FORMS: &str = "write otlp(s)://HOST:PORT, http(s)://HOST:PORT[/PATH], jaeger+http://HOST:PORT, \
                      jaeger+udp://HOST:PORT, HOST[:PORT], stdout or none";
 
 /// What the grammar is made of, before a way is chosen.
@@ -126,9 +126,9 @@ impl FromStr for Address {
         let parts = split(given)?;
         match parts.scheme {
             None => bare(given, &parts),
-            Some("otlp") => {
+            Some(scheme @ ("otlp" | "otlps")) => {
                 no_path(given, &parts)?;
-                Ok(Self::OtlpGrpc { server: parts.server(OTLP_GRPC), tls: false })
+                Ok(Self::OtlpGrpc { server: parts.server(OTLP_GRPC), tls: scheme.ends_with('s') })
             }
             Some("http") => by_url(given, &parts, false),
             Some("https") => by_url(given, &parts, true),

@@ -7,6 +7,8 @@ fn every_form_is_read_as_documented() {
     let table = [
         ("otlp://jaeger:4317", "OTLP over gRPC to jaeger:4317"),
         ("otlp://jaeger", "OTLP over gRPC to jaeger:4317"),
+        ("otlps://jaeger:443", "OTLP over gRPC with TLS to jaeger:443"),
+        ("otlps://jaeger", "OTLP over gRPC with TLS to jaeger:4317"),
         ("otlp://jaeger:30317/", "OTLP over gRPC to jaeger:30317"),
         ("otlp://[fd00::1]:4317", "OTLP over gRPC to [fd00::1]:4317"),
         ("http://jaeger:4318", "OTLP over HTTP to http://jaeger:4318/v1/traces"),

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own helpers fail the test")]
 
+mod tls;
+
 use std::{
     env,
     path::PathBuf,
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clovisor::export::{Environment, Exporter, QueueConfig, start};
+use clovisor::export::{Address, Environment, Exporter, QueueConfig, start};
 use clovisor_trace::{Attributes, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 use serde_json::Value as Json;
 use tokio::{
@@ -57,8 +59,8 @@ impl Drop for Jaeger {
 }
 
 impl Jaeger {
-    /// A Jaeger of this test's own; none if there is no binary and that is allowed.
-    async fn start(test: &str) -> Option<Self> {
+    /// A Jaeger of this test's own, with flags on top; none if there is no binary and that is allowed.
+    async fn start(test: &str, more: &[String]) -> Option<Self> {
         let Some(binary) = binary() else {
             let reason = "no Jaeger: name an all-in-one 1.62 in CLOVISOR_JAEGER";
             assert!(env::var_os("CI").is_none(), "{test}: {reason}");
@@ -87,6 +89,7 @@ impl Jaeger {
             command.arg(format!("--{flag}=127.0.0.1:{port}"));
         }
         command
+            .args(more)
             .arg(format!("--reporter.grpc.host-port=127.0.0.1:{}", ports[6]))
             .env("SPAN_STORAGE_TYPE", "memory");
         let process =
@@ -249,9 +252,14 @@ fn check_span(trace: &Json, span: &Span, way: &str) {
 }
 
 async fn round_trip(test: &str, trace: u8, address: impl Fn(&Jaeger) -> String) {
-    let Some(jaeger) = Jaeger::start(test).await else { return };
-    let address = address(&jaeger);
-    let exporter = Exporter::new(&address.parse().unwrap(), &Environment::default()).unwrap();
+    let Some(jaeger) = Jaeger::start(test, &[]).await else { return };
+    let address = address(&jaeger).parse().unwrap();
+    deliver(&jaeger, test, trace, &address, &Environment::default()).await;
+}
+
+/// All of the known spans arrive as they are.
+async fn deliver(jaeger: &Jaeger, test: &str, trace: u8, address: &Address, environment: &Environment) {
+    let exporter = Exporter::new(address, environment).unwrap();
     let (queue, worker) = start(exporter, QueueConfig::default());
     let spans = known(trace);
     for span in &spans {
