@@ -59,10 +59,15 @@ pub(super) fn ready(world: &World) -> Result<()> {
 
 /// Asks for all of the shop: the servers' side of a request, and the client's.
 pub(super) fn trace_the_shop(world: &mut World) -> Result<()> {
+    configure(world)?;
+    interfaces(world, 3)
+}
+
+/// Sets the three keys for the shop.
+pub(super) fn configure(world: &World) -> Result<()> {
     set(world, "clovisor_labels", SHOP)?;
     set(world, "clovisor_egress_match", "0:80:client")?;
-    set(world, "clovisor_jaeger_server", "jaeger-collector.clovisor:4317")?;
-    interfaces(world, 3)
+    set(world, "clovisor_jaeger_server", "jaeger-collector.clovisor:4317")
 }
 
 /// Sets a key of the configuration.
@@ -101,6 +106,13 @@ pub(super) fn hooks(world: &World) -> Result<[String; 2]> {
 pub(super) fn pid(world: &World) -> Result<String> {
     let found = world.cluster.node().output("pgrep", &["-x", "clovisor"])?;
     found.lines().next().map(str::to_owned).context("no agent runs")
+}
+
+/// The agent's effective capabilities, in the kernel's hexadecimal form.
+pub(super) fn capabilities(world: &World) -> Result<String> {
+    let status = world.cluster.node().output("cat", &[&format!("/proc/{}/status", pid(world)?)])?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.map(|mask| mask.trim().to_owned()).context("the kernel says nothing of the agent's capabilities")
 }
 
 /// The agent's counters and gauges, by name and labels as they are written.

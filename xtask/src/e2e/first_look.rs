@@ -105,8 +105,7 @@ fn rights(world: &mut World) -> Result<()> {
     let expected = ["pods [] [] [get list watch]", "services [] [] [get list watch]"];
     ensure!(found == expected, "the service account may:\n{list}");
 
-    let status = world.cluster.node().output("cat", &[&format!("/proc/{}/status", agent::pid(world)?)])?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default().trim();
+    let effective = agent::capabilities(world)?;
     ensure!(effective == CAPABILITIES, "the agent runs with the capabilities {effective}");
     Ok(())
 }

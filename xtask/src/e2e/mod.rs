@@ -6,6 +6,7 @@ mod agent;
 mod changed_live;
 mod first_look;
 mod images;
+mod inside_pods;
 mod outages;
 mod pods_come_and_go;
 mod world;
@@ -45,6 +46,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "pods-come-and-go",
         about: "a Deployment scaled 0, 20, 0; pods restarted; a service renamed from tcp to http",
         run: pods_come_and_go::run,
+    },
+    Scenario {
+        name: "inside-pods",
+        about: "a pod without a veth, traced inside its network namespace by the overlay pod-side",
+        run: inside_pods::run,
     },
     Scenario {
         name: "outages",
