@@ -7,6 +7,7 @@ mod changed_live;
 mod first_look;
 mod images;
 mod inside_pods;
+mod many_pods;
 mod outages;
 mod pods_come_and_go;
 mod world;
@@ -56,5 +57,10 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "outages",
         about: "the agent restarted and killed; API server, Redis and Jaeger each gone for a minute",
         run: outages::run,
+    },
+    Scenario {
+        name: "many-pods",
+        about: "300 pods outside the cluster, ten times over: no file, filter or map entry is left behind",
+        run: many_pods::run,
     },
 ];
