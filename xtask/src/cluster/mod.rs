@@ -25,7 +25,7 @@ use component::Files;
 
 use crate::archive::{File, Image};
 use crate::cache;
-use crate::needs::kubernetes;
+use crate::needs::{helm, kubernetes};
 use crate::process::{self, Running};
 use crate::stop::Stop;
 use crate::workspace;
@@ -126,11 +126,17 @@ impl Cluster {
     /// A command as a user of the cluster runs it.
     pub(crate) fn user(&self, program: &str) -> Command {
         let mut command = self.sandbox.command(program);
-        let kubectl = kubernetes::program("kubectl");
-        let folder = kubectl.parent().unwrap_or(&kubectl);
+        let programs = [kubernetes::program("kubectl"), helm::program()];
+        let folders =
+            programs.iter().filter_map(|program| program.parent()).map(|dir| dir.display().to_string());
+        let path: Vec<_> = folders.chain([sandbox::PATH.to_owned()]).collect();
         command
-            .env("PATH", format!("{}:{}", folder.display(), sandbox::PATH))
+            .env("PATH", path.join(":"))
             .env("KUBECONFIG", self.files.kubeconfig())
+            // Its caches are nobody else's business.
+            .env("HELM_CACHE_HOME", self.sandbox.dir().join("helm"))
+            .env("HELM_CONFIG_HOME", self.sandbox.dir().join("helm"))
+            .env("HELM_DATA_HOME", self.sandbox.dir().join("helm"))
             .current_dir(workspace::root());
         command
     }

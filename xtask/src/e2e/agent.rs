@@ -2,6 +2,7 @@
 //! how it is by its status and metrics, and seen by what arrives in Jaeger.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
@@ -23,8 +24,23 @@ pub(super) const CLIENT_POD: &str = "deployment/client";
 pub(super) const AGENT: &str = "daemonset/clovisor";
 /// The manifests that users apply first.
 pub(super) const QUICKSTART: &str = "deploy/overlays/quickstart";
+/// The capabilities of the overlay `pod-side`, NET_ADMIN (12), SYS_ADMIN (21), PERFMON (38) and BPF (39), as a
+/// process's `CapEff` shows them.
+pub(super) const WITH_SYS_ADMIN: &str = "000000c000201000";
 /// What Jaeger is asked for at most: more than any scenario makes.
 const MAX_TRACES: usize = 20_000;
+
+/// The commands of a document's section as users type them: the lines of its code that begin so.
+pub(super) fn commands(document: &str, heading: &str, begin: &str) -> Result<Vec<String>> {
+    let file = workspace::root().join(document);
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (_, section) = text
+        .split_once(&format!("\n## {heading}\n"))
+        .with_context(|| format!("{document} has no section `{heading}`"))?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    Ok(blocks.flat_map(str::lines).filter(|line| line.starts_with(begin)).map(str::to_owned).collect())
+}
 
 /// The shop and nothing of ours: what an earlier scenario left is taken away.
 pub(super) fn shop_alone(world: &mut World) -> Result<()> {

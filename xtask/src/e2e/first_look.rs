@@ -1,15 +1,12 @@
 //! The README's way through a cluster, word for word: apply, three keys in Redis, traces in Jaeger of both sides of a
 //! request; what the agent may do; and that removal leaves nothing behind.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 
 use super::World;
 use super::agent::{self, SHOP, WEB, expect};
 use crate::cache;
 use crate::cluster::NODE_NAME;
-use crate::workspace;
 
 /// A client in a namespace that is traced whole, as the README's first key says.
 const VISITOR: &str = "visitor";
@@ -24,7 +21,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     world.rollout("default", "deployment/visitor")?;
     let before = agent::hooks(world)?;
 
-    let readme = commands("README.md", "Trace a cluster")?;
+    let readme = agent::commands("README.md", "Trace a cluster", "kubectl ")?;
     let (forward, setup) = readme.split_last().context("the README has no commands")?;
     ensure!(setup.len() >= 4, "the README has only {} commands", readme.len());
     for command in setup {
@@ -39,18 +36,6 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     rights(world).context("the agent's rights")?;
     own_account(world).context("the agent's status")?;
     removed(world, &before).context("removal")
-}
-
-/// The commands of a document's section, as users type them.
-fn commands(document: &str, heading: &str) -> Result<Vec<String>> {
-    let file = workspace::root().join(document);
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let (_, section) = text
-        .split_once(&format!("\n## {heading}\n"))
-        .with_context(|| format!("{document} has no section `{heading}`"))?;
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    Ok(blocks.flat_map(str::lines).filter(|line| line.starts_with("kubectl")).map(str::to_owned).collect())
 }
 
 /// One request, seen by both pods.
@@ -112,7 +97,7 @@ fn rights(world: &mut World) -> Result<()> {
 
 /// The status as deploy/README.md tells users to read it.
 fn own_account(world: &mut World) -> Result<()> {
-    let commands = commands("deploy/README.md", "Configuration")?;
+    let commands = agent::commands("deploy/README.md", "Configuration", "kubectl ")?;
     let ask = commands.iter().find(|line| line.contains("hgetall")).context("nothing asks for the status")?;
     let said = world.cluster.shell(&ask.replace("NODE", NODE_NAME))?;
     for field in ["config_version", "applied_at", "pods", "interfaces", "exporter", "spans", "drops"] {
@@ -124,7 +109,7 @@ fn own_account(world: &mut World) -> Result<()> {
 
 /// By the document's own command; then the node's interfaces are as if the agent had never been.
 fn removed(world: &mut World, before: &[String; 2]) -> Result<()> {
-    for command in commands("deploy/README.md", "Removal")? {
+    for command in agent::commands("deploy/README.md", "Removal", "kubectl ")? {
         eprintln!("  $ {command}");
         world.cluster.shell(&command)?;
     }

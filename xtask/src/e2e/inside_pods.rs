@@ -8,8 +8,6 @@ use super::agent::{self, SHOP, expect};
 use crate::workspace;
 
 const OVERLAY: &str = "deploy/overlays/pod-side";
-/// The base's capabilities and SYS_ADMIN (21), as a process's `CapEff` shows them.
-const CAPABILITIES: &str = "000000c000201000";
 /// Gives the pod of namespace `$1` and address `$2` a macvlan in the place of its veth pair, as a CNI with macvlans
 /// does, and the node another, by which it reaches the pod.
 const WITHOUT_VETH: &str = "
@@ -48,7 +46,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     }
     agent::ready(world)?;
     let rights = agent::capabilities(world)?;
-    ensure!(rights == CAPABILITIES, "the agent runs with the capabilities {rights}");
+    ensure!(rights == agent::WITH_SYS_ADMIN, "the agent runs with the capabilities {rights}");
     agent::configure(world)?;
     world.wait_until("the client is traced at the node, the web server inside", |world| {
         let metrics = agent::metrics(world)?;

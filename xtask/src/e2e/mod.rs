@@ -10,6 +10,7 @@ mod inside_pods;
 mod many_pods;
 mod outages;
 mod pods_come_and_go;
+mod the_chart;
 mod world;
 
 use anyhow::Result;
@@ -52,6 +53,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "inside-pods",
         about: "a pod without a veth, traced inside its network namespace by the overlay pod-side",
         run: inside_pods::run,
+    },
+    Scenario {
+        name: "the-chart",
+        about: "the Helm chart: the same objects as kustomize, wrong values refused, installed, upgraded, removed",
+        run: the_chart::run,
     },
     Scenario {
         name: "outages",

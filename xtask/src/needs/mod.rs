@@ -7,6 +7,7 @@
 mod apt;
 mod ebpf;
 pub(crate) mod go;
+pub(crate) mod helm;
 pub(crate) mod kubernetes;
 pub(crate) mod tools;
 
@@ -47,6 +48,8 @@ pub(crate) enum Need {
     Kubernetes,
     /// A cluster's name server.
     CoreDns,
+    /// Helm.
+    Helm,
     /// Where Kubernetes keeps its state.
     Etcd,
     /// Runs containers.
@@ -99,7 +102,7 @@ pub(crate) const TEST: [Need; 10] = [
     Need::Jaeger,
 ];
 /// What a real cluster and what runs in it take.
-pub(crate) const E2E: [Need; 18] = [
+pub(crate) const E2E: [Need; 19] = [
     Need::Ip,
     Need::Tc,
     Need::Bpftool,
@@ -117,6 +120,7 @@ pub(crate) const E2E: [Need; 18] = [
     Need::Go,
     Need::Jaeger,
     Need::CoreDns,
+    Need::Helm,
     Need::Kubernetes,
 ];
 /// What an image for the other architecture takes on top of [`BUILD`].
@@ -142,6 +146,7 @@ impl Need {
             Self::Jaeger => ("Jaeger", "receives the traces in tests"),
             Self::Kubernetes => ("Kubernetes", "is the cluster of e2e"),
             Self::CoreDns => ("CoreDNS", "resolves names in e2e"),
+            Self::Helm => ("Helm", "installs the chart in e2e"),
             Self::Etcd => ("etcd", "keeps the cluster's state in e2e"),
             Self::Containerd => ("containerd", "runs containers in e2e"),
             Self::Runc => ("runc", "is used by containerd"),
@@ -170,6 +175,7 @@ impl Need {
             Self::Jaeger => go::has_jaeger(),
             Self::Kubernetes => kubernetes::is_there(),
             Self::CoreDns => kubernetes::has_coredns(),
+            Self::Helm => helm::is_there(),
             Self::CniPlugins => kubernetes::cni_plugins().is_some(),
             Self::Rustfmt => tools::has_cargo_command("fmt"),
             Self::Clippy => tools::has_cargo_command("clippy"),
@@ -215,6 +221,7 @@ impl Need {
             Self::Jaeger
             | Self::Kubernetes
             | Self::CoreDns
+            | Self::Helm
             | Self::Rustfmt
             | Self::Clippy
             | Self::CargoDeny => Vec::new(),
@@ -228,6 +235,7 @@ impl Need {
             Self::Jaeger => go::build_jaeger(),
             Self::Kubernetes => kubernetes::build(),
             Self::CoreDns => kubernetes::build_coredns(),
+            Self::Helm => helm::build(),
             Self::CargoDeny => tools::build_cargo_deny(),
             _ => Ok(()),
         }
@@ -238,7 +246,7 @@ impl Need {
         match self {
             Self::BpfCompiler | Self::BpfLinker => ebpf::hint(),
             Self::Go => go::hint(),
-            Self::Jaeger | Self::Kubernetes | Self::CoreDns | Self::CargoDeny => {
+            Self::Jaeger | Self::Kubernetes | Self::CoreDns | Self::Helm | Self::CargoDeny => {
                 "`cargo xtask setup` builds it into the cache".to_owned()
             }
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
