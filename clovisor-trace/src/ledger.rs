@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, protocol::Protocol};
 
 /// Counts of one tracer. Every packet that came in is in exactly one of the packet counts, every session that
 /// began is open or has an outcome.
@@ -42,9 +42,12 @@ pub struct Ledger {
     pub sessions_begun: u64,
     /// Sessions that have begun and not ended.
     pub sessions_open: u64,
-    /// Sessions that ended, by outcome, in the order of [`Outcome::ALL`].
-    pub sessions: [u64; Outcome::ALL.len()],
+    /// Sessions that ended, by protocol and outcome.
+    pub sessions: Ended,
 }
+
+/// Sessions that ended: by protocol in the order of [`Protocol::ALL`], each by outcome in the order of [`Outcome::ALL`].
+pub type Ended = [[u64; Outcome::ALL.len()]; Protocol::ALL.len()];
 
 /// A count that does not add up: a fault in Clovisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +72,13 @@ impl Ledger {
     /// Sessions that ended with an outcome.
     #[must_use]
     pub fn ended(&self, outcome: Outcome) -> u64 {
-        self.sessions[outcome as usize]
+        self.sessions.iter().map(|outcomes| outcomes[outcome as usize]).sum()
     }
 
     /// Sessions that ended.
     #[must_use]
     pub fn sessions_ended(&self) -> u64 {
-        self.sessions.iter().sum()
+        self.sessions.iter().flatten().sum()
     }
 
     /// Whether everything that came in is accounted for.

@@ -28,7 +28,7 @@ mod session;
 mod span;
 mod tracer;
 
-pub use ledger::{Imbalance, Ledger};
+pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
 pub use outcome::{Outcome, Transfer};
 pub use packet::{Heading, Packet, Side, Toward};

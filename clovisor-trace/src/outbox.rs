@@ -1,17 +1,17 @@
-//! Sessions that have ended and wait to be fetched, counted by outcome as they come.
+//! Sessions that have ended and wait to be fetched, counted by protocol and outcome as they come.
 //!
 //! It needs no bound of its own: one packet ends at most as many sessions as its flow has open, and the caller
 //! fetches them before it hands in the next.
 
 use std::collections::VecDeque;
 
-use crate::{outcome::Outcome, session::Session};
+use crate::{ledger::Ended, session::Session};
 
 /// Sessions in the order of their ends.
 #[derive(Default)]
 pub(crate) struct Outbox {
     sessions: VecDeque<Session>,
-    counts: [u64; Outcome::ALL.len()],
+    counts: Ended,
 }
 
 impl Outbox {
@@ -19,8 +19,8 @@ impl Outbox {
         self.sessions.pop_front()
     }
 
-    /// Sessions by outcome, in the order of [`Outcome::ALL`], fetched ones included.
-    pub(crate) fn counts(&self) -> [u64; Outcome::ALL.len()] {
+    /// Sessions by protocol and outcome, fetched ones included.
+    pub(crate) fn counts(&self) -> Ended {
         self.counts
     }
 }
@@ -28,7 +28,7 @@ impl Outbox {
 impl Extend<Session> for Outbox {
     fn extend<I: IntoIterator<Item = Session>>(&mut self, sessions: I) {
         for session in sessions {
-            self.counts[session.outcome as usize] += 1;
+            self.counts[session.protocol as usize][session.outcome as usize] += 1;
             self.sessions.push_back(session);
         }
     }

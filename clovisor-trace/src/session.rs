@@ -3,13 +3,16 @@
 //!
 //! Only what was seen is in it: a field that nobody saw is `None`, and [`Outcome`] says why the session ended.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use crate::{
     outcome::{Outcome, Transfer},
     packet::Side,
     protocol::{Detail, Protocol},
 };
+
+/// Value of `http.request.method` for a method that is not known.
+const OTHER_METHOD: &str = "_OTHER";
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,37 @@ pub struct Session {
 }
 
 impl Session {
+    /// `http.request.method`: the request's, if it was seen, and `_OTHER` for one that is not known.
+    #[must_use]
+    pub fn method(&self) -> Option<&'static str> {
+        match &self.detail {
+            Detail::Http(exchange) => {
+                exchange.request.as_ref().map(|request| request.known_method().unwrap_or(OTHER_METHOD))
+            }
+            Detail::Tcp => None,
+        }
+    }
+
+    /// `http.response.status_code`, if it was seen.
+    #[must_use]
+    pub fn status_code(&self) -> Option<u16> {
+        match &self.detail {
+            Detail::Http(exchange) => exchange.response.as_ref().map(|response| response.status),
+            Detail::Tcp => None,
+        }
+    }
+
+    /// `error.type`: the status code where one says that it failed, else what cut the session off.
+    #[must_use]
+    pub fn error_type(&self) -> Option<Cow<'static, str>> {
+        // 4xx is the caller's fault, so it is an error only of the caller's span.
+        let least = if self.side == Side::Client { 400 } else { 500 };
+        match self.status_code() {
+            Some(code) if code >= least => Some(code.to_string().into()),
+            _ => self.outcome.error_type().map(Cow::Borrowed),
+        }
+    }
+
     /// From the first byte to the last, in nanoseconds.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {

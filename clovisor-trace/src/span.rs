@@ -71,13 +71,16 @@ impl Resource {
     /// The value of `service.name`, or OpenTelemetry's `unknown_service`.
     #[must_use]
     pub fn service_name(&self) -> &str {
-        self.attributes
-            .iter()
-            .find_map(|(key, value)| match value {
-                Value::Str(name) if key == "service.name" => Some(&**name),
-                _ => None,
-            })
-            .unwrap_or("unknown_service")
+        self.text("service.name").unwrap_or("unknown_service")
+    }
+
+    /// The value of an attribute that is a text.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find_map(|(name, value)| match value {
+            Value::Str(text) if name == key => Some(&**text),
+            _ => None,
+        })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod outputs;
 pub mod pipeline;
 pub mod plan;
+pub mod red;
 pub mod server;
 mod signals;
 pub mod summary;

@@ -3,10 +3,10 @@
 //! [`Observed`] is one moment of the agent; [`render`] writes it. It refuses to keep counts of its own: each is
 //! counted where it happens. No path, query or address of a pod is ever a label.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use clovisor_common::Verdict;
-use clovisor_trace::{Ledger, Outcome};
+use clovisor_trace::{Ledger, Outcome, Protocol};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -17,6 +17,7 @@ use prometheus_client::{
 use crate::{
     datapath::{kernel::Verdicts, perf::PerfCounters},
     export::Snapshot,
+    red::Red,
 };
 
 /// The agent at one moment.
@@ -28,8 +29,10 @@ pub struct Observed {
     pub buffers: PerfCounters,
     /// What became of packets and sessions.
     pub ledger: Ledger,
-    /// What became of spans.
-    pub spans: Snapshot,
+    /// What became of spans, by kind of sink.
+    pub spans: BTreeMap<&'static str, Snapshot>,
+    /// What was counted of requests.
+    pub red: Option<Red>,
     /// Pods that are traced.
     pub pods_attached: usize,
     /// Pods that should be traced and are not yet.
@@ -61,6 +64,12 @@ impl Observed {
         self.lost().iter().map(|(_, count)| count).sum()
     }
 
+    /// What became of the spans of all sinks together.
+    #[must_use]
+    pub fn all_spans(&self) -> Snapshot {
+        self.spans.values().fold(Snapshot::default(), |all, spans| all + *spans)
+    }
+
     fn lost(&self) -> [(&'static str, u64); 4] {
         [
             ("buffer_full", self.verdicts.of(Verdict::LostNoRoom)),
@@ -83,8 +92,12 @@ impl Observed {
 /// # Errors
 /// Only if formatting fails.
 pub fn render(observed: &Observed) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("clovisor");
-    registry.register_collector(Box::new(observed.clone()));
+    let mut registry = Registry::default();
+    registry.sub_registry_with_prefix("clovisor").register_collector(Box::new(observed.clone()));
+    // Under names that are not ours alone.
+    if let Some(red) = &observed.red {
+        registry.register_collector(Box::new(red.clone()));
+    }
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -138,8 +151,14 @@ impl Observed {
     }
 
     fn sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let outcomes = Outcome::ALL.map(|outcome| (outcome.name(), self.ledger.ended(outcome)));
-        counters(encoder, "sessions", "Sessions that ended, by outcome", "outcome", &outcomes)?;
+        let help = "Sessions that ended, by protocol and outcome";
+        let mut family = encoder.encode_descriptor("sessions", help, None, MetricType::Counter)?;
+        for (protocol, counts) in Protocol::ALL.into_iter().zip(self.ledger.sessions) {
+            for (outcome, count) in Outcome::ALL.into_iter().zip(counts) {
+                let labels = [("protocol", protocol.name()), ("outcome", outcome.name())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
         counter(encoder, "sessions_begun", "Sessions that began", self.ledger.sessions_begun)?;
         gauge(encoder, "sessions_open", "Sessions that have begun and not ended", self.ledger.sessions_open)?;
         counter(encoder, "flows_begun", "Connections that were followed", self.ledger.flows_begun)?;
@@ -153,17 +172,28 @@ impl Observed {
     }
 
     fn exports(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let spans = &self.spans;
-        counter(encoder, "spans", "Spans handed to the exporter", spans.pushed)?;
-        counter(encoder, "spans_exported", "Spans that arrived", spans.exported)?;
-        let dropped = [
-            ("queue_full", spans.dropped_queue_full),
-            ("given_up", spans.dropped_given_up),
-            ("refused", spans.dropped_refused),
-        ];
-        counters(encoder, "spans_dropped", "Spans that will never arrive", "reason", &dropped)?;
-        counter(encoder, "export_retries", "Batches that were sent again", spans.retries)?;
-        gauge(encoder, "spans_queued", "Spans that wait", spans.queued)
+        let by_sink = |of: fn(&Snapshot) -> u64| -> Vec<_> {
+            self.spans.iter().map(|(sink, spans)| (*sink, of(spans))).collect()
+        };
+        let all = by_sink(|spans| spans.pushed);
+        counters(encoder, "spans", "Spans handed to the exporter, by kind of sink", "sink", &all)?;
+        let exported = by_sink(|spans| spans.exported);
+        counters(encoder, "spans_exported", "Spans that arrived", "sink", &exported)?;
+        let help = "Spans that will never arrive";
+        let mut family = encoder.encode_descriptor("spans_dropped", help, None, MetricType::Counter)?;
+        for (sink, spans) in &self.spans {
+            for (reason, count) in [
+                ("queue_full", spans.dropped_queue_full),
+                ("given_up", spans.dropped_given_up),
+                ("refused", spans.dropped_refused),
+            ] {
+                let labels = [("sink", *sink), ("reason", reason)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let retries = by_sink(|spans| spans.retries);
+        counters(encoder, "export_retries", "Batches that were sent again", "sink", &retries)?;
+        gauge(encoder, "spans_queued", "Spans that wait", self.all_spans().queued)
     }
 
     fn control(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -268,15 +298,15 @@ mod tests {
             redis_connected: true,
             ..Observed::default()
         };
-        observed.ledger.sessions[Outcome::Complete as usize] = 7;
-        observed.spans.dropped_queue_full = 2;
+        observed.ledger.sessions[Protocol::Http as usize][Outcome::Complete as usize] = 7;
+        observed.spans.insert("otlp-grpc", Snapshot { dropped_queue_full: 2, ..Snapshot::default() });
         let text = render(&observed).unwrap();
         for line in [
             concat!("clovisor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "clovisor_packets_total{verdict=\"captured\"} 0",
             "clovisor_packets_lost_total{reason=\"buffer_full\"} 0",
-            "clovisor_sessions_total{outcome=\"complete\"} 7",
-            "clovisor_spans_dropped_total{reason=\"queue_full\"} 2",
+            "clovisor_sessions_total{protocol=\"http\",outcome=\"complete\"} 7",
+            "clovisor_spans_dropped_total{sink=\"otlp-grpc\",reason=\"queue_full\"} 2",
             "clovisor_pods{state=\"attached\"} 3",
             "clovisor_pods_one_sided 1",
             "clovisor_interfaces_attached{side=\"pod\"} 2",
@@ -286,6 +316,26 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_document_has_them_all() {
+        let observed = Observed { red: Some(Red::default()), ..Observed::default() };
+        let text = render(&observed).unwrap();
+        let suffix = |kind: &str| if kind == "counter" { "_total" } else { "" };
+        let mut rendered: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| (format!("{name}{}", suffix(kind)), kind.to_owned()))
+            .collect();
+        let mut documented: Vec<_> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter_map(|(name, rest)| Some((name.to_owned(), rest.split_once(" |")?.0.to_owned())))
+            .collect();
+        rendered.sort();
+        documented.sort();
+        assert_eq!(documented, rendered);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use clovisor_trace::{
     Heading, Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
 };
 
-use crate::{plan::Peers, summary::Tally};
+use crate::{plan::Peers, red::Red, summary::Tally};
 
 /// Whose spans those of an interface are.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,8 @@ pub struct Pipeline {
     /// Names of the other side.
     peers: Arc<Peers>,
     tally: Tally,
+    /// What is counted of requests, if anything is.
+    red: Option<Red>,
     /// Sessions that may still be handed on.
     left: u64,
 }
@@ -61,8 +63,21 @@ impl Pipeline {
             unnamed: Names::all(Resource::service("clovisor")),
             peers: Arc::default(),
             tally: Tally::default(),
+            red: None,
             left: limit.unwrap_or(u64::MAX),
         }
+    }
+
+    /// From now on counts requests for metrics.
+    #[must_use]
+    pub fn with_red(self) -> Self {
+        Self { red: Some(Red::default()), ..self }
+    }
+
+    /// What was counted of requests.
+    #[must_use]
+    pub fn red(&self) -> Option<&Red> {
+        self.red.as_ref()
     }
 
     /// Says whose spans those of an interface are.
@@ -123,7 +138,13 @@ impl Pipeline {
             let resource = self.names.get(&session.interface).unwrap_or(&self.unnamed).of(&session);
             let mut span = self.builder.span(&session, epoch_ns, resource);
             let peer = if session.side == Side::Server { session.client } else { session.server };
-            self.peers.describe(peer.ip(), &mut span.attributes);
+            let peer = self.peers.get(peer.ip());
+            if let Some(peer) = peer {
+                peer.describe(&mut span.attributes);
+            }
+            if let Some(red) = &mut self.red {
+                red.record(&session, resource, peer);
+            }
             out(span);
         }
     }

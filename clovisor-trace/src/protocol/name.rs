@@ -13,6 +13,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All protocols, in the order in which ledgers show them.
+    pub const ALL: [Self; 2] = [Self::Http, Self::Tcp];
+
     /// Name in configuration and output.
     #[must_use]
     pub const fn name(self) -> &'static str {

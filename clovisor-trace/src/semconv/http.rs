@@ -10,18 +10,9 @@ use crate::{
     span::{Attributes, Value},
 };
 
-/// Methods that `http.request.method` may name (RFC 9110 section 9, RFC 5789, and QUERY of RFC 10008's draft
-/// line, which the conventions list); others would make it unbounded.
-const KNOWN_METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
-
-fn known_method(request: &RequestHead) -> Option<&'static str> {
-    KNOWN_METHODS.into_iter().find(|method| *method == request.method)
-}
-
 /// `{method}`; no route is known from packets, and the path would make the name unbounded.
 pub(super) fn name(exchange: &Exchange) -> Cow<'static, str> {
-    exchange.request.as_ref().and_then(known_method).unwrap_or("HTTP").into()
+    exchange.request.as_ref().and_then(RequestHead::known_method).unwrap_or("HTTP").into()
 }
 
 pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchange: &Exchange) {
@@ -59,7 +50,7 @@ pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchang
 }
 
 fn method(attributes: &mut Attributes, request: &RequestHead) {
-    if let Some(known) = known_method(request) {
+    if let Some(known) = request.known_method() {
         set(attributes, "http.request.method", known);
     } else {
         set(attributes, "http.request.method", "_OTHER");

@@ -129,7 +129,7 @@ fn stable(attributes: &mut Attributes, session: &Session) {
         Detail::Tcp => addresses(attributes, session),
         Detail::Http(exchange) => http::attributes(attributes, session, exchange),
     }
-    set_some(attributes, "error.type", error_type(session));
+    set_some(attributes, "error.type", session.error_type());
     set(attributes, "clovisor.protocol", session.protocol.name());
     set(attributes, "clovisor.outcome", session.outcome.name());
     set(attributes, "clovisor.request.packets", session.request.packets);
@@ -158,22 +158,8 @@ fn addresses(attributes: &mut Attributes, session: &Session) {
     set(attributes, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
 }
 
-/// Value of `error.type`: the status code where one says that it failed, else what cut the session off.
-fn error_type(session: &Session) -> Option<Cow<'static, str>> {
-    let code = match &session.detail {
-        Detail::Http(exchange) => exchange.response.as_ref().map(|response| response.status),
-        Detail::Tcp => None,
-    };
-    // 4xx is the caller's fault, so it is an error only of the caller's span.
-    let least = if session.side == Side::Client { 400 } else { 500 };
-    match code {
-        Some(code) if code >= least => Some(code.to_string().into()),
-        _ => session.outcome.error_type().map(Cow::Borrowed),
-    }
-}
-
 fn status(session: &Session) -> Status {
-    if error_type(session).is_none() {
+    if session.error_type().is_none() {
         return Status::Unset;
     }
     Status::Error {

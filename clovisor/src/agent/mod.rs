@@ -135,7 +135,7 @@ impl Agent {
         let paths = Paths { netns: settings.netns, cni_cache: settings.cni_cache, ..Paths::default() };
         let veths = PodInterfaces::new(paths).await.context("cannot look up interfaces")?;
         let links = LinkEvents::new().await.context("cannot follow the node's interfaces")?;
-        let pipeline = Pipeline::new(settings.headers, settings.semconv, None);
+        let pipeline = Pipeline::new(settings.headers, settings.semconv, None).with_red();
         let live = Live::load(attacher, pipeline, settings.buffer, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {
@@ -192,7 +192,8 @@ impl Agent {
                 }
                 Some(question) = asked.recv() => {
                     // Whoever asked may have given up.
-                    _ = question.send(self.observe());
+                    let observed = self.observe();
+                    _ = question.send(Observed { red: self.live.pipeline.red().cloned(), ..observed });
                 }
             }
         }
@@ -286,7 +287,8 @@ impl Agent {
             verdicts,
             buffers,
             ledger: self.live.pipeline.ledger().clone(),
-            spans: self.traces.snapshot(),
+            spans: self.traces.by_sink(),
+            red: None,
             pods_attached: self.pods.attached(),
             pods_pending: self.pods.pending(),
             pods_skipped: self.desired.skipped.len(),
@@ -319,8 +321,8 @@ impl Agent {
             pods: self.desired.pods.len() as u64,
             interfaces: observed.pods_attached as u64,
             exporter: self.traces.describe().to_owned(),
-            spans: observed.spans.exported,
-            drops: observed.spans.dropped() + observed.packets_lost(),
+            spans: observed.all_spans().exported,
+            drops: observed.all_spans().dropped() + observed.packets_lost(),
             more,
         });
     }

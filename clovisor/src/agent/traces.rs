@@ -3,13 +3,16 @@
 //! A new address gets a queue and a sink of its own; the old one takes no more spans, sends what it holds, and ends.
 //! An address that no sink can be made of changes nothing. Counts go on across changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Add as _, time::Duration};
 
 use clovisor_trace::Span;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::export::{
-    self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker, queue::Stats,
+    self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker,
 };
 
 /// How long a sink that was replaced may still send what it holds: as long as one batch is tried.
@@ -22,11 +25,18 @@ pub(super) struct Traces {
     environment: Environment,
     current: Lane,
     /// Sinks that were replaced, while they end.
-    ending: JoinSet<Snapshot>,
-    /// Counters of the sinks in `ending`.
-    ending_stats: Vec<Arc<Stats>>,
+    ending: Vec<Ending>,
     /// What became of the spans of sinks that have ended.
-    past: Snapshot,
+    past: BySink,
+}
+
+/// By kind of sink.
+type BySink = BTreeMap<&'static str, Snapshot>;
+
+struct Ending {
+    kind: &'static str,
+    queue: SpanQueue,
+    task: JoinHandle<Snapshot>,
 }
 
 struct Lane {
@@ -41,8 +51,7 @@ impl Traces {
     pub(super) fn open(address: &Address, environment: Environment) -> Result<Self, export::BuildError> {
         let current = Lane::start(address, &environment)?;
         tracing::info!("spans go to {}", current.name);
-        let past = Snapshot::default();
-        Ok(Self { environment, current, ending: JoinSet::new(), ending_stats: Vec::new(), past })
+        Ok(Self { environment, current, ending: Vec::new(), past: BySink::new() })
     }
 
     /// Sends spans from now on to `address`. On an error all stays as it is.
@@ -53,8 +62,13 @@ impl Traces {
         let lane = Lane::start(address, &self.environment)?;
         let old = std::mem::replace(&mut self.current, lane);
         tracing::info!("spans go to {} (before: {})", self.current.name, old.name);
-        self.ending_stats.push(Arc::clone(old.worker.stats()));
-        self.ending.spawn(old.worker.shutdown(AFTERLIFE));
+        let kind = old.address.kind();
+        // Its counters are read through the queue, which takes no more spans.
+        self.ending.push(Ending {
+            kind,
+            queue: old.queue,
+            task: tokio::spawn(old.worker.shutdown(AFTERLIFE)),
+        });
         Ok(())
     }
 
@@ -68,37 +82,42 @@ impl Traces {
         &self.current.name
     }
 
-    /// What became of all spans so far, of all sinks together.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
-        while let Some(Ok(ended)) = self.ending.try_join_next() {
-            self.past = sum(self.past, ended);
+    /// What became of all spans so far, by kind of sink.
+    pub(super) fn by_sink(&mut self) -> BySink {
+        let past = &mut self.past;
+        self.ending.retain(|ending| {
+            let ended = ending.task.is_finished();
+            if ended {
+                add(past, ending.kind, ending.queue.stats().snapshot());
+            }
+            !ended
+        });
+        let mut all = self.past.clone();
+        for ending in &self.ending {
+            add(&mut all, ending.kind, ending.queue.stats().snapshot());
         }
-        if self.ending.is_empty() {
-            self.ending_stats.clear();
-        }
-        let mut all = sum(self.past, self.current.queue.stats().snapshot());
-        for stats in &self.ending_stats {
-            all = sum(all, stats.snapshot());
-        }
+        add(&mut all, self.current.address.kind(), self.current.queue.stats().snapshot());
         all
     }
 
     /// Sends what is queued, gives up the rest, and tells what became of all.
-    pub(super) async fn shutdown(mut self) -> Snapshot {
-        let mut all = self.current.worker.shutdown(FAREWELL).await;
-        let ended = tokio::time::timeout(FAREWELL, async {
-            while let Some(ended) = self.ending.join_next().await {
-                if let Ok(ended) = ended {
-                    self.past = sum(self.past, ended);
-                }
+    pub(super) async fn shutdown(self) -> Snapshot {
+        let mut all = self.past.into_values().fold(Snapshot::default(), Snapshot::add);
+        all = all + self.current.worker.shutdown(FAREWELL).await;
+        let until = Instant::now() + FAREWELL;
+        for ending in self.ending {
+            if timeout_at(until, ending.task).await.is_err() {
+                tracing::warn!("a trace address that was replaced still took no spans; they are given up");
             }
-        });
-        if ended.await.is_err() {
-            tracing::warn!("a trace address that was replaced still took no spans; they are given up");
+            all = all + ending.queue.stats().snapshot();
         }
-        all = sum(all, self.past);
         all
     }
+}
+
+fn add(all: &mut BySink, kind: &'static str, spans: Snapshot) {
+    let sum = all.entry(kind).or_default();
+    *sum = *sum + spans;
 }
 
 impl Lane {
@@ -111,17 +130,5 @@ impl Lane {
         let name = exporter.describe();
         let (queue, worker) = export::start(exporter, config);
         Ok(Self { address: address.clone(), name, queue, worker })
-    }
-}
-
-fn sum(a: Snapshot, b: Snapshot) -> Snapshot {
-    Snapshot {
-        pushed: a.pushed + b.pushed,
-        queued: a.queued + b.queued,
-        exported: a.exported + b.exported,
-        dropped_queue_full: a.dropped_queue_full + b.dropped_queue_full,
-        dropped_given_up: a.dropped_given_up + b.dropped_given_up,
-        dropped_refused: a.dropped_refused + b.dropped_refused,
-        retries: a.retries + b.retries,
     }
 }

@@ -312,6 +312,21 @@ impl fmt::Display for Server {
     }
 }
 
+impl Address {
+    /// The way alone, for metrics: an address would be one series more for each that was ever used.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::OtlpGrpc { .. } => "otlp-grpc",
+            Self::OtlpHttp { .. } => "otlp-http",
+            Self::ThriftHttp { .. } => "jaeger-http",
+            Self::ThriftUdp { .. } => "jaeger-udp",
+            Self::Stdout => "stdout",
+            Self::None => "none",
+        }
+    }
+}
+
 impl fmt::Display for Address {
     /// Says which way was chosen, such as `OTLP over HTTP to http://jaeger:4318/v1/traces`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use diff::{Action, diff};
-pub use peers::Peers;
+pub use peers::{Peer, Peers};
 
 /// Namespace whose pods are monitored where nothing is configured.
 pub const DEFAULT_NAMESPACE: &str = "default";

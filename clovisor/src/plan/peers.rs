@@ -18,6 +18,14 @@ pub struct Peer {
     pub namespace: Arc<str>,
 }
 
+impl Peer {
+    /// Adds the name to a span's attributes.
+    pub fn describe(&self, attributes: &mut Attributes) {
+        attributes.push(("service.peer.name".into(), Value::from(self.service.to_string())));
+        attributes.push(("service.peer.namespace".into(), Value::from(self.namespace.to_string())));
+    }
+}
+
 /// Names by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
@@ -42,13 +50,6 @@ impl Peers {
             by_address.extend(service.addresses.iter().map(|address| (*address, peer.clone())));
         }
         Self { by_address }
-    }
-
-    /// Adds the name of the address to a span's attributes, where there is one.
-    pub fn describe(&self, address: IpAddr, attributes: &mut Attributes) {
-        let Some(peer) = self.by_address.get(&address.to_canonical()) else { return };
-        attributes.push(("service.peer.name".into(), Value::from(peer.service.to_string())));
-        attributes.push(("service.peer.namespace".into(), Value::from(peer.namespace.to_string())));
     }
 
     /// The name of an address.

@@ -62,6 +62,40 @@ fn names_come_from_the_cluster_and_rules_from_redis() {
         line("clovisor_redis_up 1");
         line("clovisor_kubernetes_up 1");
         line("clovisor_packets_lost_total{reason=\"buffer_full\"} 0");
+
+        // Each span of a request is in the metrics, under the same names.
+        let duration = |side: &str, status: u16, count: usize| {
+            format!(
+                "http_{side}_request_duration_seconds_count{{service_name=\"shop\",service_namespace=\"default\",\
+                 http_request_method=\"GET\",http_response_status_code=\"{status}\",error_type=\"\",\
+                 url_scheme=\"http\"}} {count}"
+            )
+        };
+        // The address of all others here is that of the service.
+        let edge = |what: &str, count: usize| {
+            format!(
+                "traces_service_graph_request_{what}{{client=\"shop\",server=\"shop\",\
+                 client_service_namespace=\"default\",server_service_namespace=\"default\"}} {count}"
+            )
+        };
+        node.until("as many spans as requests are counted", |node| {
+            let spans = node.spans();
+            let seen = |kind: u64, name: &str| {
+                spans.iter().filter(|span| span["kind"] == kind && span["name"] == name).count()
+            };
+            let (answered, sent, connections) = (seen(2, "GET"), seen(3, "GET"), seen(2, "TCP"));
+            let metrics = node.http("/metrics");
+            let wanted = [
+                duration("server", 200, answered),
+                duration("client", 204, sent),
+                edge("total", answered + connections),
+                edge("server_seconds_count", answered),
+                edge("client_seconds_count", sent),
+            ];
+            let has = |line: &String| metrics.lines().any(|found| found == line);
+            answered > 1 && sent == 1 && connections > 0 && wanted.iter().all(has)
+        })
+        .await;
         assert_eq!(agent.terminate().await, Some(0));
     });
 }

@@ -32,6 +32,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     // Two web servers and a visitor.
     agent::interfaces(world, 3)?;
     both_sides(world).context("traces of both sides")?;
+    in_metrics(world).context("metrics")?;
     ui(world, forward).context("Jaeger's UI")?;
     rights(world).context("the agent's rights")?;
     own_account(world).context("the agent's status")?;
@@ -62,6 +63,17 @@ fn both_sides(world: &mut World) -> Result<()> {
     expect(&server, "k8s.container.name", WEB)?;
     expect(&client, "service.peer.name", WEB)?;
     expect(&server, "service.peer.name", VISITOR)
+}
+
+/// The same request in the metrics: who asked whom, once, though both sides are traced.
+fn in_metrics(world: &World) -> Result<()> {
+    let metrics = agent::metrics(world)?;
+    let edge = format!(
+        "traces_service_graph_request_total{{client=\"{VISITOR}\",server=\"{WEB}\",\
+         client_service_namespace=\"default\",server_service_namespace=\"{SHOP}\"}}"
+    );
+    ensure!(metrics.get(&edge) == Some(&1.0), "{edge} is {:?}", metrics.get(&edge));
+    Ok(())
 }
 
 /// Jaeger as users see it, through the README's last command, which goes on until it is stopped.

@@ -24,6 +24,11 @@ pub enum Framing {
     Invalid,
 }
 
+/// Methods that `http.request.method` may name (RFC 9110 section 9, RFC 5789, and QUERY of RFC 10008's draft
+/// line, which the conventions list); others would make it unbounded.
+const KNOWN_METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
 /// What a request said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
@@ -75,6 +80,11 @@ const TRACE_HEADERS: [&str; 7] =
     ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "uber-trace-id"];
 
 impl RequestHead {
+    /// The method, if it is one of [`KNOWN_METHODS`].
+    pub(crate) fn known_method(&self) -> Option<&'static str> {
+        KNOWN_METHODS.into_iter().find(|method| *method == self.method)
+    }
+
     /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
         with_headers(bytes, |bytes, headers| {

@@ -3,7 +3,10 @@
 //! Invariant, whenever nothing is on the move:
 //! `pushed = queued + exported + dropped_queue_full + dropped_given_up + dropped_refused`.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    ops::Add,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Live counters of one queue.
 #[derive(Debug, Default)]
@@ -34,6 +37,23 @@ pub struct Snapshot {
     pub dropped_refused: u64,
     /// Tries after the first one, counted in batches.
     pub retries: u64,
+}
+
+impl Add for Snapshot {
+    type Output = Self;
+
+    /// The counters of two queues together.
+    fn add(self, other: Self) -> Self {
+        Self {
+            pushed: self.pushed + other.pushed,
+            queued: self.queued + other.queued,
+            exported: self.exported + other.exported,
+            dropped_queue_full: self.dropped_queue_full + other.dropped_queue_full,
+            dropped_given_up: self.dropped_given_up + other.dropped_given_up,
+            dropped_refused: self.dropped_refused + other.dropped_refused,
+            retries: self.retries + other.retries,
+        }
+    }
 }
 
 impl Snapshot {
