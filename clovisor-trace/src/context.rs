@@ -11,6 +11,8 @@ use crate::span::{SpanId, TraceId};
 pub(crate) struct Parent {
     pub(crate) trace_id: TraceId,
     pub(crate) span_id: SpanId,
+    /// Whether the caller's trace is sampled, where it has decided.
+    pub(crate) sampled: Option<bool>,
     /// `tracestate`, which only goes with `traceparent`.
     pub(crate) state: String,
 }
@@ -25,9 +27,15 @@ pub(crate) fn parent(headers: &[(&'static str, String)]) -> Option<Parent> {
     find("b3")
         .and_then(|value| {
             let mut parts = value.split('-');
-            ids(parts.next()?, parts.next()?)
+            let ids = ids(parts.next()?, parts.next()?)?;
+            Some(Parent { sampled: parts.next().and_then(b3_sampled), ..ids })
         })
-        .or_else(|| ids(find("x-b3-traceid")?, find("x-b3-spanid")?))
+        .or_else(|| {
+            let ids = ids(find("x-b3-traceid")?, find("x-b3-spanid")?)?;
+            // `X-B3-Flags: 1` is a debug trace, which is sampled without saying so.
+            let debug = (find("x-b3-flags") == Some("1")).then_some(true);
+            Some(Parent { sampled: debug.or_else(|| find("x-b3-sampled").and_then(b3_sampled)), ..ids })
+        })
         .or_else(|| uber(find("uber-trace-id")?))
 }
 
@@ -39,7 +47,23 @@ fn traceparent(value: &str) -> Option<Parent> {
         |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let extra = parts.next().is_some();
     let valid = lower(version, 2) && version != "ff" && !(version == "00" && extra);
-    (valid && lower(trace, 32) && lower(span, 16) && lower(flags, 2)).then(|| ids(trace, span)).flatten()
+    let valid = valid && lower(trace, 32) && lower(span, 16) && lower(flags, 2);
+    let ids = valid.then(|| ids(trace, span)).flatten()?;
+    Some(Parent { sampled: lowest_bit(flags), ..ids })
+}
+
+/// The flag `sampled` of `traceparent` and `uber-trace-id`, whose flags are in hexadecimal.
+fn lowest_bit(flags: &str) -> Option<bool> {
+    u8::from_str_radix(flags, 16).ok().map(|flags| flags & 1 == 1)
+}
+
+/// `1`, `0` or `d` for a debug trace; older ones write words.
+fn b3_sampled(value: &str) -> Option<bool> {
+    match value {
+        "1" | "d" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// `trace:span:parent:flags`, with leading zeros left out, maybe with its colons escaped.
@@ -47,8 +71,10 @@ fn uber(value: &str) -> Option<Parent> {
     let value = value.replace("%3A", ":").replace("%3a", ":");
     let mut parts = value.split(':');
     let (trace, span) = (parts.next()?, parts.next()?);
-    // Parent and flags must be there, though they say nothing that is needed.
-    (parts.count() == 2).then(|| ids(trace, span)).flatten()
+    // The parent must be there, though it says nothing that is needed.
+    let (_parent, flags) = (parts.next()?, parts.next()?);
+    let ids = parts.next().is_none().then(|| ids(trace, span)).flatten()?;
+    Some(Parent { sampled: lowest_bit(flags), ..ids })
 }
 
 /// Ids in hexadecimal, of up to 32 and 16 digits; neither may be zero.
@@ -61,6 +87,7 @@ fn ids(trace: &str, span: &str) -> Option<Parent> {
     Some(Parent {
         trace_id: TraceId(hex(trace, 32)?.to_be_bytes()),
         span_id: SpanId(span.to_be_bytes()),
+        sampled: None,
         state: String::new(),
     })
 }
@@ -91,6 +118,33 @@ mod tests {
         ] {
             let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             assert_eq!(found(&headers), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_caller_s_decision() {
+        let b3 = |more: &[(&'static str, &str)]| {
+            let ids = [("x-b3-traceid", TRACE.to_owned()), ("x-b3-spanid", SPAN.to_owned())];
+            let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+            ids.into_iter().chain(more).collect::<Vec<_>>()
+        };
+        for (headers, expected) in [
+            (vec![("traceparent", format!("00-{TRACE}-{SPAN}-01"))], Some(true)),
+            (vec![("traceparent", format!("00-{TRACE}-{SPAN}-00"))], Some(false)),
+            (vec![("traceparent", format!("00-{TRACE}-{SPAN}-fe"))], Some(false)),
+            (vec![("b3", format!("{TRACE}-{SPAN}-1"))], Some(true)),
+            (vec![("b3", format!("{TRACE}-{SPAN}-d"))], Some(true)),
+            (vec![("b3", format!("{TRACE}-{SPAN}-0"))], Some(false)),
+            (vec![("b3", format!("{TRACE}-{SPAN}"))], None),
+            (b3(&[]), None),
+            (b3(&[("x-b3-sampled", "0")]), Some(false)),
+            (b3(&[("x-b3-sampled", "true")]), Some(true)),
+            (b3(&[("x-b3-sampled", "0"), ("x-b3-flags", "1")]), Some(true)),
+            (vec![("uber-trace-id", format!("{TRACE}:{SPAN}:0:3"))], Some(true)),
+            (vec![("uber-trace-id", format!("{TRACE}:{SPAN}:0:2"))], Some(false)),
+        ] {
+            let parent = parent(&headers).expect("valid");
+            assert_eq!(parent.sampled, expected, "{headers:?}");
         }
     }
 

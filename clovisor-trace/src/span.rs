@@ -93,6 +93,8 @@ pub struct Span {
     pub span_id: SpanId,
     /// The caller's span, where the request carried one.
     pub parent_span_id: Option<SpanId>,
+    /// Whether the caller's trace is sampled, where the request said so.
+    pub parent_sampled: Option<bool>,
     /// W3C `tracestate` of the request, unchanged; empty if it had none.
     pub trace_state: String,
     /// Low-cardinality name: `{method}`, never the path.

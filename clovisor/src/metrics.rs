@@ -31,6 +31,8 @@ pub struct Observed {
     pub ledger: Ledger,
     /// What became of spans, by kind of sink.
     pub spans: BTreeMap<&'static str, Snapshot>,
+    /// Sessions of which the sampler wants no span.
+    pub sampled_out: u64,
     /// What was counted of requests.
     pub red: Option<Red>,
     /// Pods that are traced.
@@ -177,6 +179,8 @@ impl Observed {
         };
         let all = by_sink(|spans| spans.pushed);
         counters(encoder, "spans", "Spans handed to the exporter, by kind of sink", "sink", &all)?;
+        let help = "Sessions of which the sampler wants no span";
+        counter(encoder, "spans_sampled_out", help, self.sampled_out)?;
         let exported = by_sink(|spans| spans.exported);
         counters(encoder, "spans_exported", "Spans that arrived", "sink", &exported)?;
         let help = "Spans that will never arrive";

@@ -12,7 +12,7 @@ use clovisor_trace::{
     Heading, Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
 };
 
-use crate::{plan::Peers, red::Red, summary::Tally};
+use crate::{export::Sampler, plan::Peers, red::Red, summary::Tally};
 
 /// Whose spans those of an interface are.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,8 @@ pub struct Pipeline {
     /// Names of the other side.
     peers: Arc<Peers>,
     tally: Tally,
+    /// Which spans are handed on.
+    sampler: Sampler,
     /// What is counted of requests, if anything is.
     red: Option<Red>,
     /// Sessions that may still be handed on.
@@ -63,9 +65,16 @@ impl Pipeline {
             unnamed: Names::all(Resource::service("clovisor")),
             peers: Arc::default(),
             tally: Tally::default(),
+            sampler: Sampler::default(),
             red: None,
             left: limit.unwrap_or(u64::MAX),
         }
+    }
+
+    /// Hands on what `sampler` takes.
+    #[must_use]
+    pub fn with_sampler(self, sampler: Sampler) -> Self {
+        Self { sampler, ..self }
     }
 
     /// From now on counts requests for metrics.
@@ -133,8 +142,6 @@ impl Pipeline {
                 self.tally.beyond_limit += 1;
                 continue;
             }
-            self.left -= 1;
-            self.tally.count(&session);
             let resource = self.names.get(&session.interface).unwrap_or(&self.unnamed).of(&session);
             let mut span = self.builder.span(&session, epoch_ns, resource);
             let peer = if session.side == Side::Server { session.client } else { session.server };
@@ -145,6 +152,12 @@ impl Pipeline {
             if let Some(red) = &mut self.red {
                 red.record(&session, resource, peer);
             }
+            if !self.sampler.takes(&span) {
+                self.tally.sampled_out += 1;
+                continue;
+            }
+            self.left -= 1;
+            self.tally.count(&session);
             out(span);
         }
     }

@@ -18,13 +18,15 @@ pub struct Tally {
     outcomes: [u64; Outcome::ALL.len()],
     /// Sessions that ended after the limit that the user gave was reached.
     pub beyond_limit: u64,
+    /// Sessions that the sampler left out.
+    pub sampled_out: u64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
         let durations_us = Histogram::new_with_bounds(1, LONGEST_US, 3)
             .expect("the bounds are constants that the histogram accepts");
-        Self { durations_us, outcomes: [0; Outcome::ALL.len()], beyond_limit: 0 }
+        Self { durations_us, outcomes: [0; Outcome::ALL.len()], beyond_limit: 0, sampled_out: 0 }
     }
 }
 
@@ -102,6 +104,7 @@ pub fn sessions(ledger: &Ledger, tally: &Tally) -> Account {
         came: ledger.sessions_begun,
         parts: vec![
             ("handed on", tally.sessions()),
+            ("sampled out", tally.sampled_out),
             ("beyond the limit", tally.beyond_limit),
             ("open", ledger.sessions_open),
         ],

@@ -38,6 +38,7 @@ fn span(service: &str, id: u64) -> Span {
         trace_id: TraceId([0x11; 16]),
         span_id: SpanId(id.to_be_bytes()),
         parent_span_id: Some(SpanId([0x22; 8])),
+        parent_sampled: None,
         trace_state: "k=v".to_owned(),
         name: "GET".into(),
         kind: Kind::Server,

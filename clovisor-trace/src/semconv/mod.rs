@@ -85,6 +85,7 @@ impl SpanBuilder {
             trace_id: parent.as_ref().map_or(own_trace, |parent| parent.trace_id),
             span_id,
             parent_span_id: parent.as_ref().map(|parent| parent.span_id),
+            parent_sampled: parent.as_ref().and_then(|parent| parent.sampled),
             trace_state: parent.map(|parent| parent.state).unwrap_or_default(),
             name: if self.semconv == Semconv::Legacy {
                 legacy::operation(session).into()

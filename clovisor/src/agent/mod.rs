@@ -135,7 +135,9 @@ impl Agent {
         let paths = Paths { netns: settings.netns, cni_cache: settings.cni_cache, ..Paths::default() };
         let veths = PodInterfaces::new(paths).await.context("cannot look up interfaces")?;
         let links = LinkEvents::new().await.context("cannot follow the node's interfaces")?;
-        let pipeline = Pipeline::new(settings.headers, settings.semconv, None).with_red();
+        let pipeline = Pipeline::new(settings.headers, settings.semconv, None)
+            .with_sampler(environment.sampler)
+            .with_red();
         let live = Live::load(attacher, pipeline, settings.buffer, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {
@@ -288,6 +290,7 @@ impl Agent {
             buffers,
             ledger: self.live.pipeline.ledger().clone(),
             spans: self.traces.by_sink(),
+            sampled_out: self.live.pipeline.tally().sampled_out,
             red: None,
             pods_attached: self.pods.attached(),
             pods_pending: self.pods.pending(),

@@ -1,7 +1,7 @@
 //! OpenTelemetry's standard environment variables, read once at the start.
 //!
 //! Taken: `OTEL_EXPORTER_OTLP_{ENDPOINT,HEADERS,TIMEOUT,PROTOCOL,CERTIFICATE}`, each with its `_TRACES_` form that
-//! goes before it, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`. It is pure: the variables come from a
+//! goes before it, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`. It is pure: the variables come from a
 //! function, so a test needs no real environment. It refuses values that it cannot use, with an error, where the
 //! specification would go on with a default: an operator who set a variable meant it.
 
@@ -12,7 +12,13 @@ use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-use super::address::{Address, Server, split};
+use super::{
+    address::{Address, Server, split},
+    sampler::{Sampler, Wrong},
+};
+
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 
 /// What the variables say.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub struct Environment {
     pub resource: Vec<(String, String)>,
     /// Name for a service that has none.
     pub service_name: Option<String>,
+    /// Which spans are exported.
+    pub sampler: Sampler,
 }
 
 impl Default for Environment {
@@ -40,6 +48,7 @@ impl Default for Environment {
             certificate: None,
             resource: Vec::new(),
             service_name: None,
+            sampler: Sampler::default(),
         }
     }
 }
@@ -103,6 +112,9 @@ impl Environment {
         let listed = environment.resource.iter().position(|(key, _)| key == "service.name");
         let listed = listed.map(|at| environment.resource.remove(at).1);
         environment.service_name = get("OTEL_SERVICE_NAME").or(listed);
+        if let Some(name) = get(SAMPLER) {
+            environment.sampler = sampler(&name, get(SAMPLER_ARG).as_deref())?;
+        }
         Ok(environment)
     }
 
@@ -121,6 +133,19 @@ impl Environment {
             }
         }
     }
+}
+
+fn sampler(name: &str, argument: Option<&str>) -> Result<Sampler, EnvError> {
+    Sampler::read(name, argument).map_err(|wrong| match wrong {
+        Wrong::Name => EnvError::new(
+            SAMPLER,
+            format!("names `{}`, which is no sampler here", super::text::shown(name, 40)),
+            "set it to always_on, always_off or traceidratio, or to one of these after parentbased_",
+        ),
+        Wrong::Argument => {
+            EnvError::new(SAMPLER_ARG, "is no share of traces", "set it to a number from 0 to 1, as in 0.25")
+        }
+    })
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -211,6 +236,7 @@ impl fmt::Debug for Environment {
             .field("certificate", &self.certificate)
             .field("resource", &self.resource)
             .field("service_name", &self.service_name)
+            .field("sampler", &self.sampler)
             .finish()
     }
 }
@@ -292,6 +318,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c", "http and https"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:s3cret@c", "credentials"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=%ff", "key=value"),
+            ("OTEL_TRACES_SAMPLER", "jaeger_remote", "traceidratio"),
         ];
         for (name, value, expected) in table {
             let error = read(&[(name, value)]).expect_err(value).to_string();

@@ -162,6 +162,7 @@ mod tests {
             trace_id: TraceId([0xab; 16]),
             span_id: SpanId([0x01; 8]),
             parent_span_id: None,
+            parent_sampled: None,
             trace_state: String::new(),
             name: "GET".into(),
             kind: Kind::Server,

@@ -48,7 +48,8 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let (rules, by_default) = arguments.selection.rules();
     let mut pipeline =
-        Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit);
+        Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
+            .with_sampler(environment.sampler);
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
     let (spans, ready) = mpsc::channel(AHEAD);
     let (finished, done) = oneshot::channel();

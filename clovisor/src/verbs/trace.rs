@@ -47,7 +47,8 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let rules = rules(&arguments.selection);
     let pipeline =
-        Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit);
+        Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
+            .with_sampler(environment.sampler);
     let buffer = usize::from(arguments.buffer) << 20;
     let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
     let started = run(&arguments, &mut live, &mut outputs, &rules, interfaces).await;

@@ -45,6 +45,31 @@ fn a_file_that_is_no_capture_says_so() {
     assert!(stderr.contains("neither pcap nor pcapng"), "{stderr}");
 }
 
+/// The sampler decides by the trace id, and what it leaves out is accounted for.
+#[test]
+fn a_sampler_leaves_spans_out_and_says_so() {
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/../clovisor-trace/testdata/golden/keep-alive.pcap");
+    let spans = |sampler: &str, share: &str| {
+        let mut command = clovisor();
+        command.args(["read", capture, "--output", "json"]);
+        let output = command
+            .env("OTEL_TRACES_SAMPLER", sampler)
+            .env("OTEL_TRACES_SAMPLER_ARG", share)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        (String::from_utf8(output.stdout).unwrap().lines().count(), stderr)
+    };
+    let (all, _) = spans("always_on", "");
+    let (half, stderr) = spans("traceidratio", "0.5");
+    assert!(0 < half && half < all, "{half} of {all}");
+    let account = format!("sessions  {all} = {half} handed on + {} sampled out", all - half);
+    assert!(stderr.contains(&account), "{account} is not in {stderr}");
+    assert_eq!(spans("traceidratio", "0.5").0, half, "the same traces are taken each time");
+    assert_eq!(spans("parentbased_always_off", "").0, 0);
+}
+
 #[test]
 fn help_is_help() {
     for arguments in

@@ -146,6 +146,7 @@ fn known(trace: u8) -> Vec<Span> {
         trace_id: TraceId([0xf0 | trace; 16]),
         span_id: SpanId([0xe1; 8]),
         parent_span_id: Some(SpanId([0xd2; 8])),
+        parent_sampled: None,
         trace_state: "vendor=x,other=y".to_owned(),
         name: "POST".into(),
         kind: Kind::Client,

@@ -76,8 +76,17 @@ pub struct ResponseHead {
 pub(crate) struct Invalid;
 
 /// Headers whose values tell the caller's span, by name in lower case.
-const TRACE_HEADERS: [&str; 7] =
-    ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "uber-trace-id"];
+const TRACE_HEADERS: [&str; 9] = [
+    "traceparent",
+    "tracestate",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "uber-trace-id",
+];
 
 impl RequestHead {
     /// The method, if it is one of [`KNOWN_METHODS`].

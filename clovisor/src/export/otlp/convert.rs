@@ -104,6 +104,7 @@ mod tests {
             trace_id: TraceId([7; 16]),
             span_id: SpanId([id; 8]),
             parent_span_id: None,
+            parent_sampled: None,
             trace_state: String::new(),
             name: "GET".into(),
             kind: Kind::Server,

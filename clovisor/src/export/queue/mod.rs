@@ -166,4 +166,4 @@ pub fn start<S: Sink>(sink: S, config: QueueConfig) -> (SpanQueue, Worker) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

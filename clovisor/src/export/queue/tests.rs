@@ -10,11 +10,12 @@ use super::{
     *,
 };
 
-fn span(id: u64) -> Span {
+pub(in crate::export) fn span(id: u64) -> Span {
     Span {
         trace_id: TraceId([1; 16]),
         span_id: SpanId(id.to_be_bytes()),
         parent_span_id: None,
+        parent_sampled: None,
         trace_state: String::new(),
         name: "GET".into(),
         kind: Kind::Server,

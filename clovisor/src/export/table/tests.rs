@@ -11,6 +11,7 @@ fn span(kind: Kind, attributes: Attributes) -> Span {
         trace_id: TraceId([1; 16]),
         span_id: SpanId([1; 8]),
         parent_span_id: None,
+        parent_sampled: None,
         trace_state: String::new(),
         name: "GET".into(),
         kind,
