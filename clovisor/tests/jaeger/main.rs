@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own helpers fail the test")]
 
+#[path = "../redis/certificates.rs"]
+mod certificates;
 mod tls;
 
 use std::{

@@ -1,25 +1,8 @@
 //! The same over TLS, by an authority of the test's own; and nothing where it is not trusted.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{env, fs, process::Command};
 
 use super::*;
-
-fn openssl(dir: &Path, words: &str) {
-    let output = Command::new("openssl").current_dir(dir).args(words.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// `ca.pem`, and `cert.pem` and `key.pem` for 127.0.0.1.
-fn certificates(dir: &Path) {
-    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(dir, &format!("req -x509 {curve} -keyout ca.key -out ca.pem -days 2 -subj /CN=ca"));
-    openssl(dir, &format!("req {curve} -keyout key.pem -out request.pem -subj /CN=jaeger"));
-    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
-    openssl(
-        dir,
-        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile names",
-    );
-}
 
 #[tokio::test]
 async fn tls_with_an_authority_that_is_trusted_and_with_one_that_is_not() {
@@ -32,10 +15,7 @@ async fn tls_with_an_authority_that_is_trusted_and_with_one_that_is_not() {
     }
     let dir = env::temp_dir().join(format!("clovisor-jaeger-{}", std::process::id()));
     let other = dir.join("other");
-    for dir in [&dir, &other] {
-        fs::create_dir_all(dir).unwrap();
-        certificates(dir);
-    }
+    [&dir, &other].into_iter().for_each(|dir| certificates::make(dir));
     let file = |name: &str| dir.join(name).display().to_string();
     let flags: Vec<String> = ["otlp.grpc", "otlp.http", "http"]
         .iter()

@@ -1,12 +1,12 @@
 //! Ways in: unix socket, password, ACL users with the least rights, and TLS.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use clovisor::config::redis::{Loaded, Settings, State};
 use tokio::time::sleep;
 
 use crate::{
-    connected, field, namespaces,
+    certificates, connected, field, namespaces,
     server::{Redis, has},
     settings, source, told, until,
 };
@@ -136,11 +136,6 @@ async fn reading_that_is_refused_is_no_configuration_until_it_is_allowed() {
     until(&mut config, "allowed", |loaded| namespaces(loaded) == ["shop"]).await;
 }
 
-fn openssl(dir: &Path, words: &str) {
-    let output = Command::new("openssl").current_dir(dir).args(words.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[tokio::test]
 async fn tls_with_an_authority_of_our_own_and_not_without() {
     if !has("tls", "openssl", "version") {
@@ -148,14 +143,7 @@ async fn tls_with_an_authority_of_our_own_and_not_without() {
     }
     let Some(mut redis) = Redis::new("tls", &["--tls-auth-clients", "no"]) else { return };
     let dir = redis.dir.clone();
-    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&dir, &format!("req -x509 {curve} -keyout ca.key -out ca.pem -days 2 -subj /CN=ca"));
-    openssl(&dir, &format!("req {curve} -keyout key.pem -out request.pem -subj /CN=redis"));
-    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
-    openssl(
-        &dir,
-        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile names",
-    );
+    certificates::make(&dir);
     for (flag, file) in
         [("--tls-cert-file", "cert.pem"), ("--tls-key-file", "key.pem"), ("--tls-ca-cert-file", "ca.pem")]
     {

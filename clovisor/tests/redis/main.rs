@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's own helpers fail the test")]
 
 mod access;
+mod certificates;
 mod server;
 
 use std::{sync::Arc, time::Duration};
