@@ -50,6 +50,7 @@ pub(super) fn shop_alone(world: &mut World) -> Result<()> {
         world.has_agent_image = true;
     }
     world.kubectl(&["delete", "namespace", "clovisor", "clover-system", "--ignore-not-found"])?;
+    world.kubectl(&["delete", "clusterrole,clusterrolebinding", "clovisor", "--ignore-not-found"])?;
     world.apply(include_str!("manifests/web.yaml"), &[])?;
     world.rollout(SHOP, CLIENT_POD)?;
     serving(world, 2)
@@ -120,8 +121,10 @@ pub(super) fn hooks(world: &World) -> Result<[String; 2]> {
 
 /// The process id of the agent.
 pub(super) fn pid(world: &World) -> Result<String> {
-    let found = world.cluster.node().output("pgrep", &["-x", "clovisor"])?;
-    found.lines().next().map(str::to_owned).context("no agent runs")
+    // A process that ends meanwhile makes grep fail, whatever it has found.
+    let find = "grep --files-with-matches --line-regexp clovisor /proc/[0-9]*/comm 2>/dev/null || :";
+    let found = world.cluster.node().output("sh", &["-c", find])?;
+    found.split('/').nth(2).map(str::to_owned).context("no agent runs")
 }
 
 /// The agent's effective capabilities, in the kernel's hexadecimal form.

@@ -41,7 +41,7 @@ fn agent_killed(world: &mut World) -> Result<()> {
     agent::request(world, "before-kill", 50)?;
     agent::arrived(world, "before-kill", 50)?;
     let first = agent::pid(world)?;
-    world.cluster.node().output("kill", &["-9", &first])?;
+    world.cluster.node().output("sh", &["-c", &format!("kill -9 {first}")])?;
     world.wait_until("the agent runs again", |world| Ok((agent::pid(world)? != first).then_some(())))?;
     world.rollout("clovisor", AGENT)?;
     after_restart(world, "after-kill")
