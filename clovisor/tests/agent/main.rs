@@ -15,6 +15,8 @@ mod beyond;
 mod foreign;
 mod inside;
 mod lifecycle;
+#[path = "../kernel/listen.rs"]
+mod listen;
 mod live;
 #[path = "../kernel/netns.rs"]
 mod netns;

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api,
+    listen::listen,
     netns::{HOST_V4, Net, POD_V4},
     redis::Redis,
     server::{Nginx, PORT},
@@ -153,7 +153,7 @@ impl Node {
 
     /// One request of the pod's own to the server outside.
     pub(crate) fn ask_outside(&self, path: &str) {
-        let listener = TcpListener::bind((HOST_V4, OUTSIDE)).unwrap();
+        let listener = listen(HOST_V4.parse().unwrap(), OUTSIDE);
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];

@@ -12,6 +12,7 @@ mod child;
 mod foreign;
 mod frames;
 mod inside;
+mod listen;
 mod netns;
 mod one_sided;
 mod pods;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use clovisor::datapath::perf::{DEFAULT_BUFFER, Packets, SMALLEST_BUFFER};
 use clovisor_common::{EventHeader, MAX_CAPTURE, Verdict, direction, protocol, side};
 
 use crate::frames::{CLIENT_PORT, Random, SERVER_PORT, TCP, ethernet, garbage, ipv4, tagged, tcp_between};
+use crate::listen::listen;
 use crate::netns::{Net, POD_V4, POD_V6, skip, test, thread_in};
 
 /// Everything that one traced interface needs.
@@ -75,7 +76,7 @@ pub(crate) fn serve(
 ) -> JoinHandle<()> {
     let (ready, is_ready) = std::sync::mpsc::channel();
     let server = thread_in(namespace, move || {
-        let listener = TcpListener::bind((address, SERVER_PORT)).unwrap();
+        let listener = listen(address, SERVER_PORT);
         ready.send(()).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         let mut got = vec![0; request.len()];
@@ -102,7 +103,7 @@ fn upload(net: &Net, address: &str, bytes: usize) {
     let address: IpAddr = address.parse().unwrap();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let server = net.pod_thread(move || {
-        let listener = TcpListener::bind((address, SERVER_PORT)).unwrap();
+        let listener = listen(address, SERVER_PORT);
         ready.send(()).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
