@@ -1,40 +1,65 @@
-//! Identifiers derived from a session, so that the same packets give the same ids wherever they are read.
+//! Identifiers derived from a session, so that the same request gives the same ids wherever it is seen: at the client's
+//! interface and at the server's, live or from a file. `docs/sequence-joined-traces.md` says why these and no others.
 
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
+    packet::Side,
+    protocol::Detail,
     session::Session,
     span::{SpanId, TraceId},
 };
 
 /// Key of the hash. Any value does: ids need to be spread well, not to be secret.
-const KEY: (u64, u64) = (0x436c_6f76_6973_6f72, 0x7472_6163_6573_7631);
+const KEY: (u64, u64) = (0x436c_6f76_6973_6f72, 0x7472_6163_6573_7632);
 
-/// Trace id and span id of a session that no caller gave one to.
-///
-/// Hashed: addresses, ports, side, interface, the sequence number of the first byte and its time; two sessions
-/// of one host differ in at least one of them.
-pub(crate) fn derive(session: &Session, epoch_ns: u64) -> (TraceId, SpanId) {
-    let mut hasher = SipHasher13::new_with_keys(KEY.0, KEY.1);
-    for end in [session.client, session.server] {
-        match end.ip() {
-            std::net::IpAddr::V4(ip) => hasher.write(&ip.to_ipv6_mapped().octets()),
-            std::net::IpAddr::V6(ip) => hasher.write(&ip.octets()),
+/// The ids of one request, on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    /// Of the trace, unless a caller gave it one.
+    pub(crate) trace: TraceId,
+    client: SpanId,
+    server: SpanId,
+}
+
+impl Ids {
+    /// Hashes what NAT and routers leave alone: where the request is in both streams, and what it says. No address, port or
+    /// time is in it.
+    pub(crate) fn of(session: &Session) -> Self {
+        let mut hasher = SipHasher13::new_with_keys(KEY.0, KEY.1);
+        hasher.write_u32(session.first_seq);
+        hasher.write_u32(session.opposite_seq);
+        hasher.write(session.protocol.name().as_bytes());
+        if let Detail::Http(exchange) = &session.detail
+            && let Some(request) = &exchange.request
+        {
+            for part in [&request.method, &request.target, request.host.as_deref().unwrap_or_default()] {
+                hasher.write(part.as_bytes());
+                // Parts must not run into each other.
+                hasher.write_u8(0xff);
+            }
+            hasher.write_u8(request.minor_version);
         }
-        hasher.write_u16(end.port());
+        let trace = hasher.finish128();
+        let span = |side: Side| {
+            let mut hasher = hasher;
+            hasher.write_u8(1 + side as u8);
+            // All zero is no id; 1 is as good as any other for the one session in 2^64 that meets it.
+            SpanId(hasher.finish128().h1.max(1).to_be_bytes())
+        };
+        let mut trace_id = [0; 16];
+        trace_id[..8].copy_from_slice(&trace.h1.to_be_bytes());
+        trace_id[8..].copy_from_slice(&trace.h2.max(1).to_be_bytes());
+        Self { trace: TraceId(trace_id), client: span(Side::Client), server: span(Side::Server) }
     }
-    hasher.write_u32(session.interface);
-    hasher.write_u8(session.side as u8);
-    hasher.write_u32(session.first_seq);
-    hasher.write_u64(session.start_ns.wrapping_add(epoch_ns));
-    let trace = hasher.finish128();
-    hasher.write_u8(1);
-    let span = hasher.finish128().h1;
-    // All zero is no id; 1 is as good as any other for the one session in 2^64 that meets it.
-    let mut trace_id = [0; 16];
-    trace_id[..8].copy_from_slice(&trace.h1.to_be_bytes());
-    trace_id[8..].copy_from_slice(&trace.h2.max(1).to_be_bytes());
-    (TraceId(trace_id), SpanId(span.max(1).to_be_bytes()))
+
+    /// The id of the span of one side.
+    pub(crate) fn span(&self, side: Side) -> SpanId {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub use protocol::{
     http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},
 };
 pub use select::{EgressRule, PortRule, Rules};
-pub use semconv::{Semconv, SpanBuilder, UnknownSemconv};
+pub use semconv::{OtherSide, Semconv, SpanBuilder, UnknownSemconv};
 pub use session::Session;
 pub use span::{Attributes, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 pub use tracer::Tracer;

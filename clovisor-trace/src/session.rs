@@ -46,6 +46,9 @@ pub struct Session {
     /// Sequence number of its first byte (of the response's, if no request was seen): with addresses and
     /// ports it tells the sessions of a host apart.
     pub first_seq: u32,
+    /// Sequence number in the opposite direction up to which the sender of that byte had acknowledged when it sent it. Both
+    /// come from random starts (RFC 6528), and are the same wherever on its way the connection is seen.
+    pub opposite_seq: u32,
     /// What the protocol's parser saw.
     pub detail: Detail,
 }

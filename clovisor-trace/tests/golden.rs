@@ -13,8 +13,8 @@ use std::{
 };
 
 use clovisor_trace::{
-    EgressRule, Limits, PortRule, Protocol, Resource, Rules, Semconv, Span, SpanBuilder, Status, Tracer,
-    Value,
+    EgressRule, Limits, OtherSide, PortRule, Protocol, Resource, Rules, Semconv, Span, SpanBuilder, Status,
+    Tracer, Value,
     capture::{self, CaptureError},
 };
 use proptest::prelude::*;
@@ -64,7 +64,7 @@ fn spans(file: &[u8]) -> (Vec<String>, Result<(), CaptureError>) {
     assert_eq!(tracer.ledger().balance(), Ok(()));
     let (builder, resource) = (SpanBuilder { semconv: Semconv::Dup }, Arc::new(Resource::service("golden")));
     let sessions = std::iter::from_fn(|| tracer.poll_session());
-    (sessions.map(|session| line(&builder.span(&session, 0, &resource))).collect(), read)
+    (sessions.map(|session| line(&builder.span(&session, 0, &resource, OtherSide::Untraced))).collect(), read)
 }
 
 /// Everything that a span says, on one line.

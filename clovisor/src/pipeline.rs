@@ -4,12 +4,13 @@
 //! limit that the user gave.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use clovisor_trace::{
-    Heading, Ledger, Limits, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
+    Heading, Ledger, Limits, OtherSide, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
 };
 
 use crate::{export::Sampler, plan::Peers, red::Red, summary::Tally};
@@ -45,6 +46,8 @@ pub struct Pipeline {
     unnamed: Names,
     /// Names of the other side.
     peers: Arc<Peers>,
+    /// If clients are traced: the addresses of those that never are.
+    untraced: Option<HashSet<IpAddr>>,
     tally: Tally,
     /// Which spans are handed on.
     sampler: Sampler,
@@ -64,6 +67,7 @@ impl Pipeline {
             names: HashMap::new(),
             unnamed: Names::all(Resource::service("clovisor")),
             peers: Arc::default(),
+            untraced: None,
             tally: Tally::default(),
             sampler: Sampler::default(),
             red: None,
@@ -102,6 +106,12 @@ impl Pipeline {
     /// Says who the other sides are.
     pub fn name_peers(&mut self, peers: Arc<Peers>) {
         self.peers = peers;
+    }
+
+    /// Says whether clients are traced, if only by another agent, and the addresses of those that never are: a server's span
+    /// becomes the child of its client's where there may be one.
+    pub fn join(&mut self, clients: bool, untraced: HashSet<IpAddr>) {
+        self.untraced = clients.then_some(untraced);
     }
 
     /// Takes a packet in.
@@ -143,8 +153,14 @@ impl Pipeline {
                 continue;
             }
             let resource = self.names.get(&session.interface).unwrap_or(&self.unnamed).of(&session);
-            let mut span = self.builder.span(&session, epoch_ns, resource);
             let peer = if session.side == Side::Server { session.client } else { session.server };
+            let may_be_traced = |untraced: &HashSet<IpAddr>| !untraced.contains(&peer.ip().to_canonical());
+            let other_side = if self.untraced.as_ref().is_some_and(may_be_traced) {
+                OtherSide::Traced
+            } else {
+                OtherSide::Untraced
+            };
+            let mut span = self.builder.span(&session, epoch_ns, resource, other_side);
             let peer = self.peers.get(peer.ip());
             if let Some(peer) = peer {
                 peer.describe(&mut span.attributes);

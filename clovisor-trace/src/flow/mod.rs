@@ -316,6 +316,7 @@ impl Flow {
             response: report.response,
             missing_bytes: report.missing_bytes,
             first_seq: streams[report.first.0 as usize].seq(report.first.1),
+            opposite_seq: streams[report.first.0.opposite() as usize].seq(report.first_acked),
             detail: report.detail,
         })
     }

@@ -59,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) missing_bytes: u64,
     /// Where its first byte is.
     pub(crate) first: (Toward, u64),
+    /// How far into the opposite stream the sender of that byte had acknowledged.
+    pub(crate) first_acked: u64,
     pub(crate) detail: Detail,
 }
 

@@ -46,6 +46,7 @@ impl Tcp {
             response: self.response,
             missing_bytes: self.missing_bytes,
             first: (Toward::Server, 0),
+            first_acked: 0,
             detail: Detail::Tcp,
         });
     }

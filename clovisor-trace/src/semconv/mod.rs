@@ -10,7 +10,8 @@ mod redact;
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use crate::{
-    context, id,
+    context,
+    id::Ids,
     outcome::Outcome,
     packet::Side,
     protocol::Detail,
@@ -62,12 +63,30 @@ pub struct SpanBuilder {
     pub semconv: Semconv,
 }
 
+/// Whether the other side of a session may be traced, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtherSide {
+    /// Nobody traces it.
+    #[default]
+    Untraced,
+    /// Somebody may: then the client's span is the parent of the server's.
+    Traced,
+}
+
 impl SpanBuilder {
     /// The span of a session. `epoch_ns` is what added to the session's times gives nanoseconds since the
     /// Unix epoch; `resource` is the pod behind the interface.
     #[must_use]
-    pub fn span(&self, session: &Session, epoch_ns: u64, resource: &Arc<Resource>) -> Span {
-        let (own_trace, span_id) = id::derive(session, epoch_ns);
+    pub fn span(
+        &self,
+        session: &Session,
+        epoch_ns: u64,
+        resource: &Arc<Resource>,
+        other_side: OtherSide,
+    ) -> Span {
+        let ids = Ids::of(session);
+        let asked = session.side == Side::Server && other_side == OtherSide::Traced;
+        let other_span = asked.then(|| ids.span(Side::Client));
         let parent = match &session.detail {
             Detail::Http(exchange) => {
                 exchange.request.as_ref().and_then(|request| context::parent(&request.trace_headers))
@@ -82,9 +101,9 @@ impl SpanBuilder {
             legacy::attributes(&mut attributes, session, resource);
         }
         Span {
-            trace_id: parent.as_ref().map_or(own_trace, |parent| parent.trace_id),
-            span_id,
-            parent_span_id: parent.as_ref().map(|parent| parent.span_id),
+            trace_id: parent.as_ref().map_or(ids.trace, |parent| parent.trace_id),
+            span_id: ids.span(session.side),
+            parent_span_id: parent.as_ref().map_or(other_span, |parent| Some(parent.span_id)),
             parent_sampled: parent.as_ref().and_then(|parent| parent.sampled),
             trace_state: parent.map(|parent| parent.state).unwrap_or_default(),
             name: if self.semconv == Semconv::Legacy {

@@ -231,6 +231,8 @@ impl Agent {
         self.desired = desired;
         let Self { live, traces, pods, veths, desired, .. } = self;
         live.pipeline.name_peers(Arc::new(Peers::of(&state.cluster)));
+        // From the node's own addresses come kubelet's probes, which nobody traces.
+        live.pipeline.join(!loaded.config.egress.is_empty(), veths.own_addresses().await);
         pods.reconcile(desired, live, veths, &mut |span| traces.push(span)).await;
         if loaded.version != self.applied.0 {
             self.applied = (loaded.version, Some(SystemTime::now()));

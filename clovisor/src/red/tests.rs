@@ -22,6 +22,7 @@ fn session(side: Side, protocol: Protocol, outcome: Outcome) -> Session {
         response: Transfer::default(),
         missing_bytes: 0,
         first_seq: 0,
+        opposite_seq: 0,
         detail: Detail::Tcp,
     }
 }

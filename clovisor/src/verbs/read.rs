@@ -1,6 +1,7 @@
 //! `clovisor read`: a capture file through the same pipeline, with the file's own times.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read as _},
     ops::ControlFlow,
@@ -50,6 +51,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let mut pipeline =
         Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
+    pipeline.join(rules.egress.iter().next().is_some(), HashSet::new());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
     let (spans, ready) = mpsc::channel(AHEAD);
     let (finished, done) = oneshot::channel();

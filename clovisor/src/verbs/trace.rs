@@ -1,6 +1,7 @@
 //! `clovisor trace`: interfaces live, without Kubernetes or Redis.
 
 use std::{
+    collections::HashSet,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -46,10 +47,11 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     }
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let rules = rules(&arguments.selection);
-    let pipeline =
+    let mut pipeline =
         Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
     let buffer = usize::from(arguments.buffer) << 20;
+    pipeline.join(!arguments.selection.egress.is_empty(), HashSet::new());
     let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
     let started = run(&arguments, &mut live, &mut outputs, &rules, interfaces).await;
     let detached = live.stop(&mut |span| outputs.push(span)).await;

@@ -257,7 +257,8 @@ pub(super) fn found(world: &mut World, service: &str, wanted: &str) -> Result<Va
     })
 }
 
-/// All spans of a service that a Jaeger has: the tags of each and of its process, by key.
+/// All spans of a service that a Jaeger has: the tags of each and of its process, by key; and its identifiers, as
+/// `trace.id`, `span.id` and `parent.id`.
 pub(super) fn spans(world: &World, jaeger: &str, service: &str) -> Result<Vec<Value>> {
     let traces = world.jaeger_at(jaeger, &format!("traces?service={service}&limit={MAX_TRACES}"))?;
     let traces = traces.as_array().into_iter().flatten();
@@ -270,6 +271,13 @@ pub(super) fn spans(world: &World, jaeger: &str, service: &str) -> Result<Vec<Va
                 |tag: &Value| (tag["key"].as_str().unwrap_or_default().to_owned(), tag["value"].clone());
             let mut all: Map<String, Value> = tags.map(by_key).collect();
             all.insert("service.name".to_owned(), process["serviceName"].clone());
+            for (key, value) in [
+                ("trace.id", &span["traceID"]),
+                ("span.id", &span["spanID"]),
+                ("parent.id", &span["references"][0]["spanID"]),
+            ] {
+                all.insert(key.to_owned(), value.clone());
+            }
             Value::Object(all)
         })
     });

@@ -2,6 +2,7 @@
 //! request; what the agent may do; and that removal leaves nothing behind.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::World;
 use super::agent::{self, SHOP, WEB, expect};
@@ -60,6 +61,11 @@ fn both_sides(world: &mut World) -> Result<()> {
         let pod = span["k8s.pod.name"].as_str().unwrap_or_default();
         ensure!(pods.lines().any(|line| line == format!("pod/{pod}")), "there is no pod {pod}");
     }
+    // One trace, though the service's address stood between the two.
+    let id = |span: &Value, key: &str| span[key].as_str().unwrap_or_default().to_owned();
+    expect(&server, "trace.id", &id(&client, "trace.id"))?;
+    expect(&server, "parent.id", &id(&client, "span.id"))?;
+    ensure!(client["parent.id"].is_null(), "the client's span has a parent: {client}");
     expect(&server, "k8s.container.name", WEB)?;
     expect(&client, "service.peer.name", WEB)?;
     expect(&server, "service.peer.name", VISITOR)

@@ -95,6 +95,7 @@ impl Pending {
             response: self.response,
             missing_bytes: self.missing_bytes,
             first: self.first,
+            first_acked: self.first_acked,
             detail: Detail::Http(Box::new(self.exchange)),
         }
     }

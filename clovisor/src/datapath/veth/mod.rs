@@ -20,6 +20,7 @@ mod links;
 mod processes;
 mod snapshot;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -131,6 +132,12 @@ impl PodInterfaces {
         // A question about another namespace that is refused ends as an empty dump with an error at its end.
         connection.set_forward_done(true);
         Ok(Self { paths, netlink, connection: tokio::spawn(connection).abort_handle() })
+    }
+
+    /// The host's own addresses; none, if the kernel does not tell.
+    pub async fn own_addresses(&self) -> HashSet<IpAddr> {
+        let all = links::addresses_here(&self.netlink).await.unwrap_or_default();
+        all.into_iter().map(|(address, _)| address.to_canonical()).collect()
     }
 
     /// The state of now, for finding many pods: one reading of the cache, one dump of the links.
