@@ -51,7 +51,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let mut pipeline =
         Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
-    pipeline.join(rules.egress.iter().next().is_some(), HashSet::new());
+    pipeline.join(!rules.egress.is_empty(), HashSet::new());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
     let (spans, ready) = mpsc::channel(AHEAD);
     let (finished, done) = oneshot::channel();
