@@ -30,7 +30,7 @@ mod tracer;
 
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
-pub use outcome::{Outcome, Transfer};
+pub use outcome::{Outcome, Pairing, Transfer};
 pub use packet::{Heading, Packet, Side, Toward};
 pub use protocol::{
     Detail, Protocol, UnknownProtocol, from_app_protocol, from_port_name,

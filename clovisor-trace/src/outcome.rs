@@ -70,6 +70,30 @@ impl Outcome {
     }
 }
 
+/// How a response was found to answer its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// Proved by acknowledgements: when the server sent it, it had all of the request and nothing of a later one, and all
+    /// earlier ones had been answered.
+    Acked,
+    /// By order (RFC 9112 section 9.3.2): the server had several requests, or did not say what it had.
+    Ordered,
+    /// By order, and the server began to answer before it had acknowledged all of the request.
+    Early,
+}
+
+impl Pairing {
+    /// Value of `clovisor.pairing`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Ordered => "ordered",
+            Self::Early => "early",
+        }
+    }
+}
+
 /// What was seen of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, net::SocketAddr};
 
 use crate::{
-    outcome::{Outcome, Transfer},
+    outcome::{Outcome, Pairing, Transfer},
     packet::Side,
     protocol::{Detail, Protocol},
 };
@@ -35,6 +35,8 @@ pub struct Session {
     pub request_end_ns: Option<u64>,
     /// When the first byte of the response was seen, where one was.
     pub response_start_ns: Option<u64>,
+    /// How the response was found to answer the request; `None` unless both were seen.
+    pub pairing: Option<Pairing>,
     /// How it ended.
     pub outcome: Outcome,
     /// From the client.

@@ -121,9 +121,12 @@ impl Flow {
         self.conversation.packet(toward, now_ns, segment.payload_len.into());
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
         let mut has_received = false;
+        let at = self.streams[own].offset(segment.seq, now_ns);
         let acked = segment.ack.and_then(|ack| {
             let acked = self.streams[opposite].offset(ack, now_ns)?;
-            has_received = self.streams[opposite].acknowledge(acked);
+            // Where a repetition stands in its stream says nothing of when it was sent.
+            let by = at.filter(|at| segment.payload_len == 0 || *at >= self.streams[own].acked());
+            has_received = self.streams[opposite].acknowledge(acked, by);
             // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
             if segment.syn {
                 self.streams[opposite].start(acked);
@@ -132,13 +135,15 @@ impl Flow {
         });
         // What a reset acknowledges may be made up, by a firewall between the two.
         self.watch(toward, has_received && !segment.rst, cx);
-        let Some(mut offset) = self.streams[own].offset(segment.seq, now_ns) else {
+        let Some(mut offset) = at else {
             cx.ledger.segments_out_of_window += 1;
             return;
         };
         if segment.syn {
             offset += 1;
             self.streams[own].start(offset);
+        } else if segment.payload_len == 0 {
+            self.streams[own].stands_at(offset);
         }
         let piece = Piece {
             offset,
@@ -152,6 +157,7 @@ impl Flow {
                 _ => Mark::None,
             },
             continued: false,
+            is_old: false,
         };
         if segment.payload_len > 0 || piece.mark != Mark::None {
             let done = self.streams[opposite].next();
@@ -192,12 +198,14 @@ impl Flow {
         }
     }
 
-    /// The flow is over, for this reason: all that waits is handed on, holes as gaps, and all sessions reported.
+    /// The flow is over, for this reason: what waits is handed on, missed bytes as gaps, and all sessions reported.
     pub(crate) fn end(&mut self, end: End, limits: &Limits) {
         self.settle(u64::MAX);
         loop {
             while self.deliver_ready(limits) {}
-            if self.is_over() || !Toward::BOTH.into_iter().any(|way| self.force(way, limits)) {
+            // What is behind a hole that the receiver never acknowledged has not reached its program either.
+            let missed = Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].is_behind());
+            if self.is_over() || !missed.is_some_and(|way| self.force(way, limits)) {
                 break;
             }
         }
@@ -219,15 +227,18 @@ impl Flow {
     }
 
     fn deliver_ready(&mut self, limits: &Limits) -> bool {
-        let mut any = false;
-        for toward in Toward::BOTH {
+        // Where both could go on, the one that was seen first does.
+        let came_ns = |way: Toward| self.streams[way as usize].head_ns().unwrap_or(u64::MAX);
+        let mut ways = Toward::BOTH;
+        ways.sort_by_key(|way| came_ns(*way));
+        for toward in ways {
             let opposite = self.streams[toward.opposite() as usize].next();
             if let Some(piece) = self.streams[toward as usize].pop(opposite) {
                 self.deliver(toward, &piece, 0, limits);
-                any = true;
+                return true;
             }
         }
-        any
+        false
     }
 
     /// Moves a stream on: past its hole, past the hole of the opposite stream that it waits for, or, where
@@ -311,6 +322,7 @@ impl Flow {
             end_ns: report.end_ns.max(report.start_ns),
             request_end_ns: report.request_end_ns,
             response_start_ns: report.response_start_ns,
+            pairing: report.pairing,
             outcome: report.outcome,
             request: report.request,
             response: report.response,

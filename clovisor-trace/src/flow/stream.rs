@@ -7,7 +7,7 @@
 //!
 //! Positions are 64-bit offsets, so that wrapping sequence numbers stop here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::Limits;
 
@@ -15,6 +15,8 @@ use crate::limits::Limits;
 const ORIGIN: u64 = 1 << 33;
 /// A segment further off than TCP's largest window (RFC 7323 section 2.3) does not belong to the connection.
 const WINDOW: i64 = 1 << 30;
+/// Acknowledgements of missing bytes that are kept: those of a full window of the largest segments.
+const MOST_RECEIPTS: usize = 64;
 /// What a queued piece costs beside its bytes.
 const PIECE_OVERHEAD: usize = 96;
 
@@ -39,6 +41,8 @@ pub(crate) struct Piece<B> {
     pub(crate) mark: Mark,
     /// Whether a part of the segment was delivered before.
     pub(crate) continued: bool,
+    /// Whether the receiver had it before it came here.
+    pub(crate) is_old: bool,
 }
 
 impl<B: AsRef<[u8]>> Piece<B> {
@@ -70,6 +74,11 @@ pub(crate) struct Stream {
     acked: u64,
     /// Lowest offset that the receiver has acknowledged.
     first_acked: Option<u64>,
+    /// What was sent or acknowledged before any byte was met: those before it are repetitions.
+    had: u64,
+    /// Ends of bytes that the receiver has acknowledged and that have not come, each with the offset in its own stream by
+    /// which it had. They came before what is there, whatever a repetition acknowledges, which is sent later.
+    receipts: VecDeque<(u64, u64)>,
     queue: BTreeMap<u64, Piece<Vec<u8>>>,
     queued: usize,
     /// When the first sign of the stream was seen, while its start is not known.
@@ -86,6 +95,8 @@ impl Stream {
             first_seq: None,
             acked: 0,
             first_acked: None,
+            had: 0,
+            receipts: VecDeque::new(),
             queue: BTreeMap::new(),
             queued: 0,
             met_ns: None,
@@ -115,10 +126,26 @@ impl Stream {
         }
     }
 
-    /// The receiver has acknowledged all before this offset. Whether that is more than it had before.
-    pub(crate) fn acknowledge(&mut self, offset: u64) -> bool {
+    /// The sender has sent all before this offset.
+    pub(crate) fn stands_at(&mut self, offset: u64) {
+        if self.next.is_none() && self.queue.is_empty() {
+            self.had = self.had.max(offset);
+        }
+    }
+
+    /// The receiver has acknowledged all before this offset, `by` that offset of its own stream, if that is known. Whether
+    /// it is more than it had before.
+    pub(crate) fn acknowledge(&mut self, offset: u64, by: Option<u64>) -> bool {
         let is_more = self.first_acked.is_some() && offset > self.acked;
+        if let Some(by) = by.filter(|_| is_more && self.next.is_some_and(|next| next < offset))
+            && self.receipts.len() < MOST_RECEIPTS
+        {
+            self.receipts.push_back((offset, by));
+        }
         self.acked = self.acked.max(offset);
+        if self.queue.is_empty() {
+            self.had = self.had.max(self.acked);
+        }
         self.first_acked = Some(self.first_acked.map_or(offset, |first| first.min(offset)));
         is_more
     }
@@ -150,28 +177,56 @@ impl Stream {
         self.enqueue(piece)
     }
 
+    /// Queues what of a piece is new. Bytes that wait already stay as they are: it is the first that the receiver
+    /// takes, and which one it was an observer cannot know better.
     fn enqueue<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>) -> Taken {
+        let bytes = piece.bytes.as_ref();
+        let bytes_end = piece.offset + bytes.len() as u64;
+        let mut at = piece.offset.max(self.next.unwrap_or(0)).min(bytes_end);
+        let mut new = Vec::new();
+        let before = self.queue.range(..=at).next_back().map(|(offset, _)| *offset);
+        for held in self.queue.range(before.unwrap_or(at)..bytes_end.max(at)).map(|(_, held)| held) {
+            if held.offset > at {
+                new.push(at..held.offset);
+            }
+            at = at.max(held.offset + held.bytes.len() as u64).min(bytes_end);
+        }
+        let has_tail = piece.mark != Mark::None || piece.cut > 0;
+        if at < bytes_end || has_tail {
+            new.push(at..bytes_end);
+        }
+        let mut any = false;
+        for range in new {
+            let is_last = range.end == bytes_end;
+            let within = |offset: u64| usize::try_from(offset - piece.offset).unwrap_or(bytes.len());
+            any |= self.insert(Piece {
+                offset: range.start,
+                time_ns: piece.time_ns,
+                acked: piece.acked,
+                bytes: bytes[within(range.start)..within(range.end)].to_vec(),
+                cut: if is_last { piece.cut } else { 0 },
+                mark: if is_last { piece.mark } else { Mark::None },
+                continued: piece.continued || range.start > piece.offset,
+                is_old: piece.end() <= self.acked,
+            });
+        }
+        if any { Taken::Queued } else { Taken::Repeated }
+    }
+
+    /// Queues a piece that overlaps no other's bytes. Whether it says anything new.
+    fn insert(&mut self, piece: Piece<Vec<u8>>) -> bool {
         if let Some(held) = self.queue.get(&piece.offset) {
-            // The longer one has all that the shorter has; a mark is never given up for bytes.
-            let better = piece.end() > held.end() || (piece.end() == held.end() && piece.cut < held.cut);
-            if !better && (piece.mark == Mark::None || held.mark != Mark::None) {
-                return Taken::Repeated;
+            // Only a mark, or the place of bytes that were cut, can be there.
+            let better = piece.end() > held.end() || piece.cut < held.cut || piece.mark != Mark::None;
+            if !better || held.mark != Mark::None {
+                return false;
             }
         }
-        let owned = Piece {
-            offset: piece.offset,
-            time_ns: piece.time_ns,
-            acked: piece.acked,
-            bytes: piece.bytes.as_ref().to_vec(),
-            cut: piece.cut,
-            mark: piece.mark,
-            continued: piece.continued,
-        };
-        self.queued += owned.bytes.len() + PIECE_OVERHEAD;
-        if let Some(old) = self.queue.insert(owned.offset, owned) {
+        self.queued += piece.bytes.len() + PIECE_OVERHEAD;
+        if let Some(old) = self.queue.insert(piece.offset, piece) {
             self.queued -= old.bytes.len() + PIECE_OVERHEAD;
         }
-        Taken::Queued
+        true
     }
 
     /// Notes that all before `offset` is dealt with.
@@ -182,6 +237,9 @@ impl Stream {
         if let Some((seq, at)) = &mut self.anchor {
             *seq = seq.wrapping_add(offset.saturating_sub(*at) as u32);
             *at = offset.max(*at);
+        }
+        while self.receipts.front().is_some_and(|(until, _)| *until <= offset) {
+            self.receipts.pop_front();
         }
         if self.acked <= offset {
             self.stalled_ns = None;
@@ -198,9 +256,33 @@ impl Stream {
                 self.queued -= entry.remove().bytes.len() + PIECE_OVERHEAD;
                 continue;
             }
-            let ready = piece.offset <= next && opposite.is_some_and(|done| piece.acked <= done);
-            return ready.then(|| self.unqueue(next)).flatten();
+            if piece.offset > next {
+                return None;
+            }
+            let done = opposite?;
+            if piece.acked <= done {
+                return self.unqueue(next);
+            }
+            let (until, acked) = *self.receipts.front().filter(|(until, by)| *until > next && *by <= done)?;
+            let piece = self.unqueue(next)?;
+            return Some(Piece { acked, ..self.keep_behind(until, piece) });
         }
+    }
+
+    /// When the first piece came that waits.
+    pub(crate) fn head_ns(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|(_, piece)| piece.time_ns)
+    }
+
+    /// Puts back what of a piece is behind an offset.
+    fn keep_behind(&mut self, offset: u64, mut piece: Piece<Vec<u8>>) -> Piece<Vec<u8>> {
+        let len = usize::try_from(offset - piece.offset).unwrap_or(usize::MAX);
+        if len < piece.bytes.len() {
+            let bytes = piece.bytes.split_off(len);
+            self.insert(Piece { offset, bytes, continued: true, ..piece });
+            (piece.cut, piece.mark) = (0, Mark::None);
+        }
+        piece
     }
 
     /// Takes the first piece off the queue, without what was delivered before.
@@ -223,6 +305,16 @@ impl Stream {
         let next = self.next?;
         let first = self.queue.first_key_value().map(|(offset, _)| *offset);
         first.unwrap_or(self.acked).checked_sub(next).filter(|len| *len > 0)
+    }
+
+    /// Highest offset that the receiver has acknowledged; 0 if none.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Whether the receiver has more than was delivered here.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.next.is_some_and(|next| next < self.acked)
     }
 
     /// The next piece, although the opposite stream has not reached what it acknowledges.
@@ -248,12 +340,20 @@ impl Stream {
 
     /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.
     pub(crate) fn settle(&mut self, met_before_ns: u64) -> bool {
-        let first = self.queue.first_key_value().map(|(offset, _)| *offset);
+        // Met in the middle, a repetition of what came before is not the start.
+        let first = self.queue.iter().find(|(_, piece)| !piece.is_old).or(self.queue.first_key_value());
+        let first = first.map(|(offset, _)| *offset);
         let start = first.into_iter().chain(self.first_acked).min();
         let due = self.next.is_none() && self.met_ns.is_some_and(|met| met <= met_before_ns);
         match start.filter(|_| due) {
-            Some(start) => self.start(start),
+            Some(start) => self.start(start.max(self.had)),
             None => return false,
+        }
+        // Where a segment begins at the start, no repetition must hide that it does.
+        if let Some(start) = self.next.filter(|start| self.queue.contains_key(start)) {
+            let later = self.queue.split_off(&start);
+            self.queued -= self.queue.values().map(|old| old.bytes.len() + PIECE_OVERHEAD).sum::<usize>();
+            self.queue = later;
         }
         true
     }

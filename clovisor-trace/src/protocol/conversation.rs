@@ -3,7 +3,7 @@
 use super::http1::exchange::Exchange;
 use crate::{
     limits::Limits,
-    outcome::{Outcome, Transfer},
+    outcome::{Outcome, Pairing, Transfer},
     packet::Toward,
 };
 
@@ -53,6 +53,7 @@ pub(crate) struct Report {
     pub(crate) end_ns: u64,
     pub(crate) request_end_ns: Option<u64>,
     pub(crate) response_start_ns: Option<u64>,
+    pub(crate) pairing: Option<Pairing>,
     pub(crate) outcome: Outcome,
     pub(crate) request: Transfer,
     pub(crate) response: Transfer,

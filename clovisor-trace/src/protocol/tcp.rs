@@ -41,6 +41,7 @@ impl Tcp {
             end_ns: self.end_ns,
             request_end_ns: self.request_end_ns,
             response_start_ns: self.response_start_ns,
+            pairing: None,
             outcome,
             request: self.request,
             response: self.response,

@@ -34,9 +34,6 @@ pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchang
         version.map(|minor| if minor == 0 { "1.0" } else { "1.1" }),
     );
     set(attributes, "network.protocol.name", "http");
-    if exchange.early {
-        set(attributes, "clovisor.response.early", true);
-    }
     captured(
         attributes,
         "http.request.header.",

@@ -12,7 +12,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 use crate::{
     context,
     id::Ids,
-    outcome::Outcome,
+    outcome::{Outcome, Pairing},
     packet::Side,
     protocol::Detail,
     session::Session,
@@ -152,6 +152,7 @@ fn stable(attributes: &mut Attributes, session: &Session) {
     set_some(attributes, "error.type", session.error_type());
     set(attributes, "clovisor.protocol", session.protocol.name());
     set(attributes, "clovisor.outcome", session.outcome.name());
+    set_some(attributes, "clovisor.pairing", session.pairing.map(Pairing::name));
     set(attributes, "clovisor.request.packets", session.request.packets);
     set(attributes, "clovisor.request.bytes", session.request.bytes);
     set(attributes, "clovisor.response.packets", session.response.packets);

@@ -16,6 +16,7 @@ fn session(side: Side, protocol: Protocol, outcome: Outcome) -> Session {
         start_ns: 1_000_000_000,
         end_ns: 1_020_000_000,
         request_end_ns: None,
+        pairing: None,
         response_start_ns: None,
         outcome,
         request: Transfer::default(),

@@ -11,8 +11,6 @@ pub struct Exchange {
     pub response: Option<ResponseHead>,
     /// Status codes of interim responses (RFC 9110 section 15.2), in order; at most [`MOST_INTERIM`].
     pub interim: Vec<u16>,
-    /// Whether the response began before the request had ended.
-    pub early: bool,
 }
 
 /// Interim responses that are kept of one exchange: a server may send any number.

@@ -1,12 +1,12 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): requests and responses of one connection, paired.
 //!
-//! A response answers the oldest request without one (RFC 9112 section 9.3.2), and never one of which its
-//! sender had not acknowledged a byte. Where bytes are missing or make no sense, the exchanges that they hit
-//! say so, and reading goes on at the next packet that starts like a message.
+//! Where bytes are missing or make no sense, the exchanges that they hit say so, and reading goes on at the next
+//! packet that starts like a message; [`pairing`] finds out to which request it belongs.
 
 mod body;
 pub(crate) mod exchange;
 pub(crate) mod head;
+mod pairing;
 mod pending;
 mod reader;
 mod request;
@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
+use pairing::Habits;
 use pending::Pending;
 use reader::{Kind, Reader};
 
@@ -30,6 +31,8 @@ pub(crate) struct Http1 {
     pending: VecDeque<Pending>,
     /// A response under way to which no request was seen.
     orphan: Option<Pending>,
+    /// Where the body of the latest response begins, if nobody knows the request's method and so whether it has one.
+    unsure_body: Option<u64>,
     /// Where and when the bytes came that wait for the answer to a request for another protocol.
     held: Option<Held>,
     /// Exchanges begun.
@@ -38,10 +41,11 @@ pub(crate) struct Http1 {
     pending_memory: usize,
     /// Requests that nobody could read came since the newest in `pending`.
     requests_lost: bool,
-    /// Responses that nobody could read came since the last one that was told.
-    responses_lost: bool,
-    /// The client has sent a request without waiting for the response to the one before.
-    pipelined: bool,
+    /// Messages were lost, so that order does not tell which request the next response answers.
+    adrift: bool,
+    /// Offset up to which the server's bytes have come or are known to be missing.
+    served: u64,
+    habits: Habits,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -59,12 +63,14 @@ impl Http1 {
             responses: Reader::new(Kind::Response),
             pending: VecDeque::new(),
             orphan: None,
+            unsure_body: None,
             held: None,
             begun: 0,
             pending_memory: 0,
             requests_lost: false,
-            responses_lost: false,
-            pipelined: false,
+            adrift: false,
+            served: 0,
+            habits: Habits::new(),
         }
     }
 
@@ -82,7 +88,8 @@ impl Http1 {
 
     /// Reports what is complete.
     fn report_done(&mut self, out: &mut Vec<Report>) {
-        if self.pending.front().is_some_and(|oldest| oldest.response_done && oldest.request_over) {
+        let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
+        if self.pending.front().is_some_and(is_done) {
             out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
         }
     }
@@ -127,6 +134,7 @@ impl Conversation for Http1 {
         if end == End::Fin {
             self.responses_end(out);
         }
+        self.resolve_at_end(end, out);
         out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
         while let Some(left) = self.take_front() {
             let done = left.response_done;

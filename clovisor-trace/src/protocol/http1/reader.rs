@@ -4,6 +4,10 @@
 //! body that follows is framed.
 
 use super::body::{Body, Read};
+use crate::{packet::Toward, protocol::conversation::Chunk};
+
+/// Longest first line, in bytes, by which a direction comes back into step: the longest that nginx takes by default.
+const LONGEST_LINE: usize = 8 << 10;
 
 /// Longest method that is taken for one when looking whether bytes can be a request.
 const LONGEST_METHOD: usize = 32;
@@ -45,8 +49,17 @@ pub(crate) enum State {
     Hold(Vec<u8>),
     /// Another protocol.
     Tunnel,
-    /// Out of step; the next packet that starts like a message may bring it back.
+    /// Out of step; a packet that starts like a message may bring it back.
     Lost,
+}
+
+/// The first bytes of a packet that may start a message, as long as nobody can tell.
+#[derive(Debug)]
+pub(crate) struct Maybe {
+    pub(crate) offset: u64,
+    pub(crate) time_ns: u64,
+    pub(crate) acked: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What the bytes at the front of a chunk turned out to be.
@@ -72,16 +85,30 @@ pub(crate) enum Event<'a> {
     TooLong,
 }
 
+impl Maybe {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+
+    /// As it came: the start of its packet.
+    pub(crate) fn chunk(&self, toward: Toward) -> Chunk<'_> {
+        let Self { offset, time_ns, acked, .. } = *self;
+        Chunk { toward, time_ns, offset, acked, bytes: &self.bytes, starts_packet: true }
+    }
+}
+
 /// Reads one direction.
 #[derive(Debug)]
 pub(crate) struct Reader {
     kind: Kind,
     pub(crate) state: State,
+    /// Only where the state is [`State::Lost`].
+    maybe: Option<Maybe>,
 }
 
 impl Reader {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, state: State::Head(Vec::new()) }
+        Self { kind, state: State::Head(Vec::new()), maybe: None }
     }
 
     /// Looks at the front of `bytes`, of which at least one is there.
@@ -103,13 +130,47 @@ impl Reader {
         }
     }
 
-    /// Comes back into step if the bytes, the first of their packet, look like the start of a message.
-    pub(crate) fn resync(&mut self, bytes: &[u8]) -> bool {
-        let found = matches!(self.state, State::Lost) && starts_message(self.kind, bytes);
-        if found {
-            self.state = State::Head(Vec::new());
+    /// Comes back into step if a packet looks like the start of a message, or bytes do of which it is `known` that one begins
+    /// with them. A first line may need several packets: those before this chunk are returned, to be read first.
+    pub(crate) fn resync(&mut self, chunk: &Chunk<'_>, known: bool) -> Option<Maybe> {
+        if !matches!(self.state, State::Lost) {
+            return None;
         }
-        found
+        if let Some(mut maybe) = self.maybe.take().filter(|maybe| maybe.end() == chunk.offset) {
+            let held = maybe.bytes.len();
+            maybe.bytes.extend_from_slice(chunk.bytes);
+            if starts_message(self.kind, &maybe.bytes) {
+                self.state = State::Head(Vec::new());
+                maybe.bytes.truncate(held);
+                return Some(maybe);
+            }
+            if self.may_become(&maybe.bytes) {
+                self.maybe = Some(maybe);
+                return None;
+            }
+        }
+        if chunk.starts_packet || known {
+            if starts_message(self.kind, chunk.bytes) {
+                self.state = State::Head(Vec::new());
+            } else if self.may_become(chunk.bytes) {
+                let Chunk { offset, time_ns, acked, .. } = *chunk;
+                self.maybe = Some(Maybe { offset, time_ns, acked, bytes: chunk.bytes.to_vec() });
+            }
+        }
+        None
+    }
+
+    /// Where the first line begins that this chunk may be part of.
+    pub(crate) fn start_of(&self, chunk: &Chunk<'_>) -> u64 {
+        self.maybe
+            .as_ref()
+            .filter(|maybe| maybe.end() == chunk.offset)
+            .map_or(chunk.offset, |maybe| maybe.offset)
+    }
+
+    /// Whether bytes are of a first line that goes on.
+    fn may_become(&self, bytes: &[u8]) -> bool {
+        bytes.len() <= LONGEST_LINE && may_start(self.kind, bytes) && !bytes.contains(&b'\n')
     }
 
     /// Whether it stands between two messages.
@@ -120,7 +181,7 @@ impl Reader {
     pub(crate) fn memory(&self) -> usize {
         match &self.state {
             State::Head(held) | State::Hold(held) => held.capacity(),
-            _ => 0,
+            _ => self.maybe.as_ref().map_or(0, |maybe| maybe.bytes.capacity()),
         }
     }
 }
@@ -243,8 +304,29 @@ mod tests {
             (Kind::Response, "HTTP/1.1 200 OK\r\n", true),
             (Kind::Response, "HTTP/1.1 OK\r\n", false),
         ] {
-            let mut reader = Reader { kind, state: State::Lost };
-            assert_eq!(reader.resync(bytes.as_bytes()), found, "{bytes}");
+            let mut reader = Reader { kind, state: State::Lost, maybe: None };
+            let chunk = chunk(0, bytes);
+            reader.resync(&chunk, false);
+            assert_eq!(matches!(reader.state, State::Head(_)), found, "{bytes}");
         }
+    }
+
+    fn chunk(offset: u64, bytes: &str) -> Chunk<'_> {
+        let (toward, bytes) = (Toward::Server, bytes.as_bytes());
+        Chunk { toward, time_ns: offset, offset, acked: 1, bytes, starts_packet: true }
+    }
+
+    #[test]
+    fn a_first_line_may_come_in_parts() {
+        let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
+        assert!(reader.resync(&chunk(0, "GET /a"), false).is_none());
+        assert!(reader.resync(&chunk(6, "/b HTTP/1.1"), false).is_none());
+        let before = reader.resync(&chunk(17, "\r\n"), false).expect("the parts before");
+        assert_eq!((before.offset, &before.bytes[..]), (0, &b"GET /a/b HTTP/1.1"[..]));
+        assert!(matches!(reader.state, State::Head(_)));
+        let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
+        assert!(reader.resync(&chunk(0, "GET /a"), false).is_none());
+        assert!(reader.resync(&chunk(7, " HTTP/1.1\r\n"), false).is_none(), "a byte is missing");
+        assert!(matches!(reader.state, State::Lost));
     }
 }

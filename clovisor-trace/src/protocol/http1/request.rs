@@ -4,7 +4,6 @@ use super::{
     Held, Http1,
     body::{Body, Skip},
     head::{Framing, RequestHead},
-    pending::Pending,
     reader::{Event, State},
 };
 use crate::{
@@ -17,8 +16,11 @@ use crate::{
 impl Http1 {
     /// Takes the next bytes of the client.
     pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if chunk.starts_packet {
-            self.requests.resync(chunk.bytes);
+        if self.may_ask() {
+            let known = self.has_all_of_both(chunk.acked, chunk.offset);
+            if let Some(before) = self.requests.resync(chunk, known) {
+                self.request_bytes(&before.chunk(Toward::Server), limits, out);
+            }
         }
         let mut at = 0;
         while at < chunk.bytes.len() {
@@ -31,22 +33,23 @@ impl Http1 {
                     at += taken;
                 }
                 Event::HeadPart(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet);
+                    self.request_part(chunk, offset, taken, first_of_packet, out);
                     at += taken;
                 }
                 Event::Head(taken, bytes) => {
-                    self.request_part(chunk, offset, taken, first_of_packet);
-                    self.request_head(RequestHead::parse(&bytes, &limits.headers).ok(), chunk.time_ns);
+                    self.request_part(chunk, offset, taken, first_of_packet, out);
                     at += taken;
+                    let end = (chunk.offset + at as u64, chunk.time_ns);
+                    self.request_head(RequestHead::parse(&bytes, &limits.headers).ok(), end);
                 }
                 Event::BodyPart(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet);
+                    self.request_part(chunk, offset, taken, first_of_packet, out);
                     at += taken;
                 }
                 Event::BodyEnd(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet);
+                    self.request_part(chunk, offset, taken, first_of_packet, out);
                     at += taken;
-                    self.request_end(chunk.time_ns);
+                    self.request_end((chunk.offset + at as u64, chunk.time_ns));
                     self.report_done(out);
                 }
                 event @ (Event::Invalid | Event::TooLong) => {
@@ -54,7 +57,7 @@ impl Http1 {
                     let rest = chunk.bytes.len() - at;
                     // Bytes that were held are of nobody knows what, so they begin no request.
                     if !matches!(self.requests.state, State::Hold(_)) {
-                        self.request_part(chunk, offset, rest, first_of_packet);
+                        self.request_part(chunk, offset, rest, first_of_packet, out);
                     }
                     self.requests_out_of_step(reason);
                     at += rest;
@@ -70,23 +73,25 @@ impl Http1 {
     }
 
     /// Counts bytes of a request, which they begin if none is under way.
-    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, first_of_packet: bool) {
+    fn request_part(
+        &mut self,
+        chunk: &Chunk<'_>,
+        offset: u64,
+        bytes: usize,
+        first_of_packet: bool,
+        out: &mut Vec<Report>,
+    ) {
         if !self.in_request() {
-            let mut pending = Pending::new(chunk, offset);
-            pending.after_loss = std::mem::take(&mut self.requests_lost);
-            self.begun += 1;
-            let waiting = self.pending.back().filter(|before| !before.response_done);
-            self.pipelined |= waiting.is_some_and(|before| before.first_acked == pending.first_acked);
-            self.pending_memory += pending.memory();
-            self.pending.push_back(pending);
+            self.begin_request(chunk, offset, out);
         }
+        self.note_asked(chunk);
         if let Some(newest) = self.pending.back_mut() {
             newest.count(chunk, bytes, first_of_packet);
         }
     }
 
-    /// The head of the newest request is whole, or turned out not to be one.
-    fn request_head(&mut self, head: Option<RequestHead>, time_ns: u64) {
+    /// The head of the newest request is whole, or turned out not to be one. It ends behind this offset, at this time.
+    fn request_head(&mut self, head: Option<RequestHead>, end: (u64, u64)) {
         let Some(newest) = self.pending.back_mut() else { return };
         let Some(head) = head else { return self.requests_out_of_step(Outcome::Unparsed) };
         let body = match head.framing {
@@ -104,13 +109,14 @@ impl Http1 {
         newest.exchange.request = Some(head);
         match body {
             Some(body) => self.requests.state = State::Body(body),
-            None => self.request_end(time_ns),
+            None => self.request_end(end),
         }
     }
 
-    /// The newest request has ended.
-    fn request_end(&mut self, time_ns: u64) {
+    /// The newest request has ended, behind this offset and at this time.
+    fn request_end(&mut self, (offset, time_ns): (u64, u64)) {
         let Some(newest) = self.pending.back_mut() else { return };
+        newest.request_end = Some(offset);
         newest.request_end_ns = Some(time_ns);
         newest.request_over = true;
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
@@ -136,7 +142,7 @@ impl Http1 {
     /// Bytes of the client were not captured.
     pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
-            newest.miss(len);
+            newest.miss(Toward::Server, len);
         }
         match &mut self.requests.state {
             State::Tunnel | State::Lost => {}

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     limits::Limits,
     outcome::Outcome,
+    packet::Toward,
     protocol::conversation::{Chunk, Report},
 };
 
@@ -29,9 +30,12 @@ enum After {
 impl Http1 {
     /// Takes the next bytes of the server.
     pub(super) fn response_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if chunk.starts_packet {
-            self.responses.resync(chunk.bytes);
+        if self.may_begin(chunk)
+            && let Some(before) = self.responses.resync(chunk, false)
+        {
+            self.response_bytes(&before.chunk(Toward::Client), limits, out);
         }
+        self.note_served(chunk, out);
         let mut at = 0;
         while at < chunk.bytes.len() {
             let first_of_packet = at == 0 && chunk.starts_packet;
@@ -47,8 +51,10 @@ impl Http1 {
                 }
                 Event::Head(taken, bytes) => {
                     self.response_part(chunk, taken, first_of_packet);
-                    self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
                     at += taken;
+                    let unknown = self.answered().is_some_and(|answered| answered.exchange.request.is_none());
+                    self.unsure_body = unknown.then_some(chunk.offset + at as u64);
+                    self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
                 }
                 Event::BodyEnd(taken) => {
                     self.response_part(chunk, taken, first_of_packet);
@@ -73,48 +79,14 @@ impl Http1 {
 
     /// The first byte of a response is here: finds the request that it answers.
     fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
-        let known = if std::mem::take(&mut self.responses_lost) {
-            self.next_out_of_step(chunk, offset, out)
-        } else {
-            self.next_in_step(chunk, offset)
-        };
+        let known = self.find_request(chunk, offset, out);
         if !known && self.orphan.is_none() {
             self.begun += 1;
             self.orphan = Some(Pending::new(chunk, offset));
         }
         if let Some(answered) = self.answered() {
-            answered.response_start_ns.get_or_insert(chunk.time_ns);
-            // Each message to one request says it anew, so that the final response has the last word.
-            answered.exchange.early = !answered.request_over;
+            answered.begin_response(chunk, offset);
         }
-    }
-
-    /// Whether the oldest request without response is what a response in step answers.
-    fn next_in_step(&self, chunk: &Chunk<'_>, offset: u64) -> bool {
-        self.pending.iter().find(|pending| !pending.response_done).is_some_and(|pending| {
-            // The server cannot answer what it had not received a byte of.
-            let received = chunk.acked == 0 || chunk.acked > pending.offset();
-            let goes_on = pending.response_start_ns.is_some();
-            goes_on || (received && (!pending.after_loss || self.is_proved(pending, offset)))
-        })
-    }
-
-    /// Whether a response that begins at the offset answers the request although messages before them were
-    /// lost: a client that waits for each response sent the request when it had all before this response, and
-    /// nothing of it. A client that pipelines proves nothing that way.
-    fn is_proved(&self, pending: &Pending, offset: u64) -> bool {
-        !self.pipelined && pending.first_acked == offset
-    }
-
-    /// The same after responses were lost: the requests whose responses were among them are reported, and
-    /// true is returned only if it is proved which request this response answers.
-    fn next_out_of_step(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
-        let waiting =
-            self.pending.iter().filter(|pending| !pending.response_done && pending.offset() < chunk.acked);
-        let all = waiting.clone().count();
-        let proved = waiting.clone().position(|pending| self.is_proved(pending, offset));
-        self.give_up(proved.unwrap_or(all), Outcome::CaptureGap, out);
-        proved.is_some()
     }
 
     fn response_part(&mut self, chunk: &Chunk<'_>, bytes: usize, first_of_packet: bool) {
@@ -132,7 +104,7 @@ impl Http1 {
         let after = after(&head, method);
         let lying = head.framing == Framing::Invalid && matches!(after, After::Body(_));
         if matches!(after, After::Interim) {
-            answered.exchange.early = false;
+            answered.pairing = None;
             if answered.exchange.interim.len() < MOST_INTERIM {
                 answered.exchange.interim.push(head.status);
             }
@@ -167,7 +139,7 @@ impl Http1 {
     }
 
     /// The response under way is whole.
-    fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Vec<Report>) {
+    pub(super) fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Vec<Report>) {
         self.responses.state = State::Head(Vec::new());
         if let Some(orphan) = self.orphan.take() {
             out.push(orphan.report(Outcome::RequestUnobserved));
@@ -190,13 +162,18 @@ impl Http1 {
             self.response_end(None, out);
         }
         self.responses.state = State::Lost;
-        self.responses_lost = true;
+        self.adrift = true;
     }
 
     /// Bytes of the server were not captured.
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
+        self.served += len;
+        // Other responses may have been among them.
+        if self.pending.front().is_some_and(|front| front.response_done) {
+            self.resolve(false, out);
+        }
         if let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) {
-            answered.miss(len);
+            answered.miss(Toward::Client, len);
         }
         match &mut self.responses.state {
             State::Tunnel | State::Lost => {}

@@ -1,0 +1,219 @@
+//! Which request a response answers.
+//!
+//! In step it is order that tells (RFC 9112 section 9.3.2). Where messages were lost, order tells nothing, and only
+//! acknowledgements do: a client that waits for each response sends its next request when it has acknowledged all of the
+//! response before, and nothing of the one to come. So the response that begins exactly where a request's
+//! acknowledgement stands is the one to that request. A client that pipelines proves nothing that way: how many
+//! responses were among the lost bytes cannot be told, so on its connection nothing is paired any more.
+//!
+//! The first request after a loss may be the last of a pipelined batch, and nothing in it would show that. Its pair is held
+//! back until the next exchange (or the end of the connection) shows that the client had waited.
+
+use super::{Http1, pending::Pending, reader::State};
+use crate::{
+    outcome::{Outcome, Pairing},
+    protocol::conversation::{Chunk, End, Report},
+};
+
+/// What is known of how the client of one connection sends.
+pub(super) struct Habits {
+    /// It has sent a request without waiting for the response to the one before.
+    pipelines: bool,
+    /// It has waited for a response that was seen before it sent the next request.
+    waits: bool,
+    /// All of its requests were seen.
+    is_known: bool,
+    /// What the client had acknowledged with the latest bytes of its requests, unless some were lost since.
+    latest_acked: Option<u64>,
+    /// Where the latest bytes of the server end, and what they acknowledged.
+    server_said: Option<(u64, u64)>,
+}
+
+impl Habits {
+    /// Those of a client that has sent nothing.
+    pub(super) fn new() -> Self {
+        Self { pipelines: false, waits: false, is_known: true, latest_acked: None, server_said: None }
+    }
+}
+
+impl Http1 {
+    /// A request begins, in order behind those in `pending`: what does it show?
+    pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
+        self.end_bodiless(chunk.acked, out);
+        let mut pending = Pending::new(chunk, offset);
+        let after_loss = std::mem::take(&mut self.requests_lost);
+        let before = self.habits.latest_acked.filter(|_| !after_loss);
+        let unanswered = !self.adrift && self.pending.iter().any(|before| !before.response_done);
+        // Nothing came since the end of the request before. A response that came whole before that is an early one.
+        let is_early = !self.adrift && !unanswered && self.served == chunk.acked;
+        self.habits.pipelines |= unanswered || (before == Some(chunk.acked) && !is_early);
+        self.habits.waits |= !self.adrift && !unanswered && before.is_some_and(|acked| acked < chunk.acked);
+        let all_received = self.has_all_of_both(chunk.acked, offset);
+        pending.after_loss = after_loss;
+        // Were requests lost, nobody knows how it sends but from what was seen.
+        self.habits.is_known &= !after_loss;
+        let follows = !after_loss && before.is_none_or(|acked| acked < chunk.acked);
+        pending.waited = (follows || all_received) && (self.habits.is_known || self.habits.waits);
+        if self.habits.pipelines || self.served != chunk.acked {
+            self.resolve(false, out);
+        }
+        self.begun += 1;
+        self.pending_memory += pending.memory();
+        self.pending.push_back(pending);
+    }
+
+    /// More bytes of a request came.
+    pub(super) fn note_asked(&mut self, chunk: &Chunk<'_>) {
+        self.habits.latest_acked = Some(chunk.acked);
+    }
+
+    /// Whether a request may begin here, although what came before it was lost. A client that waits goes on with its
+    /// request until the response begins.
+    pub(super) fn may_ask(&self) -> bool {
+        let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
+        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
+    }
+
+    /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
+    fn end_bodiless(&mut self, acked: u64, out: &mut Vec<Report>) {
+        let at_body = self.unsure_body == Some(acked) && self.served == acked;
+        if at_body && matches!(self.responses.state, State::Body(_)) && !self.habits.pipelines {
+            self.response_end(None, out);
+        }
+    }
+
+    /// Whether, with this acknowledgement and at this offset of the client, either end had all that the other had sent.
+    pub(super) fn has_all_of_both(&self, acked: u64, offset: u64) -> bool {
+        // It cannot have acknowledged more, since the client had sent no more when it had got what came before.
+        self.habits.server_said.is_some_and(|(end, server_acked)| server_acked == offset && end <= acked)
+    }
+
+    /// Bytes of the server came, up to the end of this chunk.
+    pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Vec<Report>) {
+        if let Some(newest) = self.pending.back().filter(|newest| !newest.response_done && chunk.acked > 0) {
+            // If the server sends more than the client had at its latest request, and has not got that, the client had
+            // not waited.
+            let waited = chunk.acked > newest.offset();
+            self.habits.pipelines |= !waited;
+            if self.pending.len() > 1 {
+                self.resolve(!self.habits.pipelines, out);
+            }
+        }
+        self.served = chunk.offset + chunk.bytes.len() as u64;
+        self.habits.server_said = Some((self.served, chunk.acked));
+    }
+
+    /// Whether a response may begin here, although those before were lost. As long as the server has no more than the
+    /// request of a waiting client, all that it sends is the response to that, so what looks like another is its body.
+    pub(super) fn may_begin(&self, chunk: &Chunk<'_>) -> bool {
+        let newest = self.candidates(chunk).last().filter(|(_, pending)| self.is_alone(pending));
+        newest.is_none_or(|(_, pending)| {
+            let has_more = pending.request_end.is_some_and(|end| end < chunk.acked);
+            has_more || pending.first_acked == self.responses.start_of(chunk)
+        })
+    }
+
+    /// A response begins: whether it answers a request that was seen, which is then the first in `pending`
+    /// without one.
+    pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+        if self.pending.front().is_some_and(|front| front.unconfirmed && front.response_done) {
+            // Two responses to one request: the client had sent others before it, or behind it and they were lost.
+            self.habits.pipelines |= !self.requests_lost;
+            self.resolve(false, out);
+        }
+        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        let goes_on = first.as_ref().is_some_and(|pending| pending.response_start_ns.is_some());
+        // Nobody knows how many requests were lost before this one.
+        self.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
+        let found = goes_on
+            || if self.adrift { self.find_adrift(chunk, offset, out) } else { self.is_received(chunk) };
+        let pairing = self.evidence(chunk).filter(|_| found);
+        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        if let (Some(pairing), Some(first)) = (pairing, first) {
+            // Each message to one request says it anew, so that the final response has the last word.
+            first.pairing = Some(pairing);
+        }
+        found
+    }
+
+    /// Whether the server had received a byte of the oldest request without response: it cannot answer before.
+    fn is_received(&self, chunk: &Chunk<'_>) -> bool {
+        self.candidates(chunk).next().is_some()
+    }
+
+    /// Requests that a response may answer: the server had received a byte of them. With their places.
+    fn candidates(&self, chunk: &Chunk<'_>) -> impl DoubleEndedIterator<Item = (usize, &Pending)> {
+        let acked = chunk.acked;
+        let received = move |pending: &Pending| acked == 0 || pending.offset() < acked;
+        self.pending.iter().enumerate().filter(move |(_, p)| !p.response_done && received(p))
+    }
+
+    /// Whether a request was sent by a client that waited for all responses before.
+    fn is_alone(&self, pending: &Pending) -> bool {
+        pending.waited && !self.habits.pipelines
+    }
+
+    /// Finds the request by acknowledgements alone; those before it are given up.
+    fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+        let exact = |(_, pending): &(usize, &Pending)| pending.first_acked == offset;
+        let found = self.candidates(chunk).rfind(exact);
+        let found = found.filter(|_| !self.habits.pipelines).map(|(place, pending)| (place, pending.waited));
+        match found {
+            Some((place, waited)) => {
+                self.give_up(place, Outcome::CaptureGap, out);
+                self.adrift = false;
+                if let Some(front) = self.pending.front_mut() {
+                    front.after_loss = false;
+                    front.unconfirmed = !waited;
+                }
+                true
+            }
+            None => {
+                let hit = self.candidates(chunk).count();
+                self.give_up(hit, Outcome::CaptureGap, out);
+                false
+            }
+        }
+    }
+
+    /// What shows that the response answers the first request without one.
+    fn evidence(&self, chunk: &Chunk<'_>) -> Option<Pairing> {
+        let mut waiting = self.pending.iter().filter(|pending| !pending.response_done);
+        let (first, next) = (waiting.next()?, waiting.next());
+        let whole = first.request_end.is_some_and(|end| chunk.acked == 0 || end <= chunk.acked);
+        let others = next.is_some_and(|next| next.offset() < chunk.acked);
+        Some(match first.request_over && (whole || first.request_end.is_none()) {
+            false => Pairing::Early,
+            true if whole && chunk.acked > 0 && !others => Pairing::Acked,
+            true => Pairing::Ordered,
+        })
+    }
+
+    /// The pair that was held back is one, or is none and ends as two halves.
+    pub(super) fn resolve(&mut self, confirmed: bool, out: &mut Vec<Report>) {
+        if !self.pending.front().is_some_and(|front| front.unconfirmed && front.response_start_ns.is_some()) {
+            return;
+        }
+        if confirmed && let Some(front) = self.pending.front_mut().filter(|front| front.response_done) {
+            front.unconfirmed = false;
+            return self.report_done(out);
+        }
+        let Some(mut request) = self.take_front() else { return };
+        let (done, response) = (request.response_done, request.split());
+        out.push(request.report(Outcome::CaptureGap));
+        let Some(response) = response else { return };
+        self.begun += 1;
+        if done {
+            out.push(response.report(Outcome::RequestUnobserved));
+        } else {
+            self.orphan = Some(response);
+        }
+        self.adrift = true;
+    }
+
+    /// The connection has ended: does that show that a pair which was held back is one? A client that has sent
+    /// more would have got more.
+    pub(super) fn resolve_at_end(&mut self, end: End, out: &mut Vec<Report>) {
+        self.resolve(matches!(end, End::Fin | End::Idle) && !self.habits.pipelines, out);
+    }
+}
