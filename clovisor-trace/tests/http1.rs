@@ -2,8 +2,8 @@
 
 mod wire;
 
-use clovisor_trace::{Limits, Protocol, Toward};
-use wire::{Wire, lines, trace, trace_with, whole};
+use clovisor_trace::{Limits, Packet, Protocol, Side, Toward, Tracer};
+use wire::{Frame, Wire, lines, trace, trace_with, whole};
 
 const C: Toward = Toward::Server;
 const S: Toward = Toward::Client;
@@ -104,6 +104,31 @@ fn early_response() {
         (S, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ]);
     assert_eq!(found, ["POST / -> 413 complete 46/45", "GET /next -> 200 complete 22/38"]);
+}
+
+#[test]
+fn a_response_within_the_head_of_its_request_is_reported_when_the_head_ends() {
+    let mut wire = Wire::open(40_000, 1_000, 5_000);
+    for (toward, bytes) in [
+        (C, "GET /slow HTTP/1.1\r\n"),
+        (S, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"),
+        (C, "\r\n"),
+        (C, "GET /next HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ] {
+        wire.send(toward, bytes.as_bytes(), &mut whole());
+    }
+    let mut tracer = Tracer::new(Limits::default());
+    for (time_ns, frame) in (1..).zip(&wire.frames) {
+        let Frame { toward, data, wire_len } = frame;
+        let (side, protocol) = (Side::Server, Protocol::Http);
+        let (toward, wire_len) = (*toward, *wire_len);
+        tracer.handle_packet(&Packet { time_ns, interface: 1, side, toward, protocol, wire_len, data });
+    }
+    // The connection stays open, and no session waits for its end.
+    let sessions: Vec<_> = std::iter::from_fn(|| tracer.poll_session()).collect();
+    let expected = ["GET /slow -> 408 complete 22/51", "GET /next -> 200 complete 22/38"];
+    assert_eq!(lines(&sessions), expected);
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl Flow {
 
     /// Hands on all that is in order, and what has waited long enough.
     pub(crate) fn run(&mut self, now_ns: u64, limits: &Limits) {
-        self.settle(now_ns.saturating_sub(limits.settle_ns));
+        self.settle(now_ns.saturating_sub(limits.settle_ns), limits);
         loop {
             while self.deliver_ready(limits) {}
             let stuck =
@@ -200,7 +200,7 @@ impl Flow {
 
     /// The flow is over, for this reason: what waits is handed on, missed bytes as gaps, and all sessions reported.
     pub(crate) fn end(&mut self, end: End, limits: &Limits) {
-        self.settle(u64::MAX);
+        self.settle(u64::MAX, limits);
         loop {
             while self.deliver_ready(limits) {}
             // What is behind a hole that the receiver never acknowledged has not reached its program either.
@@ -217,10 +217,10 @@ impl Flow {
         self.conversation.end(end, &mut self.reports);
     }
 
-    /// Starts the streams that were met in their middle before a time.
-    fn settle(&mut self, met_before_ns: u64) {
+    /// Starts the streams that were met in their middle before a time, or that hold too much.
+    fn settle(&mut self, met_before_ns: u64, limits: &Limits) {
         for toward in Toward::BOTH {
-            if self.streams[toward as usize].settle(met_before_ns) {
+            if self.streams[toward as usize].settle(met_before_ns, limits) {
                 self.conversation.gap(toward, 0, &mut self.reports);
             }
         }

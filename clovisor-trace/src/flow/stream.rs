@@ -17,6 +17,8 @@ const ORIGIN: u64 = 1 << 33;
 const WINDOW: i64 = 1 << 30;
 /// Acknowledgements of missing bytes that are kept: those of a full window of the largest segments.
 const MOST_RECEIPTS: usize = 64;
+/// Pieces that are looked at for what the first one acknowledged.
+const LOOK_AHEAD: usize = 8;
 /// What a queued piece costs beside its bytes.
 const PIECE_OVERHEAD: usize = 96;
 
@@ -41,13 +43,26 @@ pub(crate) struct Piece<B> {
     pub(crate) mark: Mark,
     /// Whether a part of the segment was delivered before.
     pub(crate) continued: bool,
-    /// Whether the receiver had it before it came here.
+    /// Whether it was sent, or the receiver even had it, before it came here.
     pub(crate) is_old: bool,
 }
 
 impl<B: AsRef<[u8]>> Piece<B> {
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.bytes.as_ref().len() as u64 + self.cut
+    }
+}
+
+impl Piece<Vec<u8>> {
+    /// Takes off what is before an offset.
+    fn trim(&mut self, offset: u64) {
+        let (end, bytes_end) = (self.end(), self.offset + self.bytes.len() as u64);
+        let skip =
+            usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(self.bytes.len());
+        self.bytes.drain(..skip);
+        self.continued |= skip > 0;
+        self.cut = end - bytes_end.max(offset).min(end);
+        self.offset = self.offset.max(offset);
     }
 }
 
@@ -74,8 +89,10 @@ pub(crate) struct Stream {
     acked: u64,
     /// Lowest offset that the receiver has acknowledged.
     first_acked: Option<u64>,
-    /// What was sent or acknowledged before any byte was met: those before it are repetitions.
+    /// What was acknowledged before any byte was met: those before it are repetitions.
     had: u64,
+    /// What was sent before any byte was met: those before it may be repetitions.
+    stood: u64,
     /// Ends of bytes that the receiver has acknowledged and that have not come, each with the offset in its own stream by
     /// which it had. They came before what is there, whatever a repetition acknowledges, which is sent later.
     receipts: VecDeque<(u64, u64)>,
@@ -96,6 +113,7 @@ impl Stream {
             acked: 0,
             first_acked: None,
             had: 0,
+            stood: 0,
             receipts: VecDeque::new(),
             queue: BTreeMap::new(),
             queued: 0,
@@ -129,7 +147,7 @@ impl Stream {
     /// The sender has sent all before this offset.
     pub(crate) fn stands_at(&mut self, offset: u64) {
         if self.next.is_none() && self.queue.is_empty() {
-            self.had = self.had.max(offset);
+            self.stood = self.stood.max(offset);
         }
     }
 
@@ -137,7 +155,7 @@ impl Stream {
     /// it is more than it had before.
     pub(crate) fn acknowledge(&mut self, offset: u64, by: Option<u64>) -> bool {
         let is_more = self.first_acked.is_some() && offset > self.acked;
-        if let Some(by) = by.filter(|_| is_more && self.next.is_some_and(|next| next < offset))
+        if let Some(by) = by.filter(|_| is_more && self.next.is_none_or(|next| next < offset))
             && self.receipts.len() < MOST_RECEIPTS
         {
             self.receipts.push_back((offset, by));
@@ -207,7 +225,7 @@ impl Stream {
                 cut: if is_last { piece.cut } else { 0 },
                 mark: if is_last { piece.mark } else { Mark::None },
                 continued: piece.continued || range.start > piece.offset,
-                is_old: piece.end() <= self.acked,
+                is_old: piece.end() <= self.acked.max(self.stood),
             });
         }
         if any { Taken::Queued } else { Taken::Repeated }
@@ -260,8 +278,10 @@ impl Stream {
                 return None;
             }
             let done = opposite?;
-            if piece.acked <= done {
-                return self.unqueue(next);
+            // What follows in the stream was sent after it, unless this is a repetition.
+            let acked = self.queue.values().take(LOOK_AHEAD).map(|piece| piece.acked).min()?;
+            if acked <= done {
+                return self.unqueue(next).map(|piece| Piece { acked, ..piece });
             }
             let (until, acked) = *self.receipts.front().filter(|(until, by)| *until > next && *by <= done)?;
             let piece = self.unqueue(next)?;
@@ -289,13 +309,7 @@ impl Stream {
     fn unqueue(&mut self, next: u64) -> Option<Piece<Vec<u8>>> {
         let (_, mut piece) = self.queue.pop_first()?;
         self.queued -= piece.bytes.len() + PIECE_OVERHEAD;
-        let (end, bytes_end) = (piece.end(), piece.offset + piece.bytes.len() as u64);
-        let skip =
-            usize::try_from(next.saturating_sub(piece.offset)).unwrap_or(usize::MAX).min(piece.bytes.len());
-        piece.bytes.drain(..skip);
-        piece.continued |= skip > 0;
-        piece.cut = end - bytes_end.max(next).min(end);
-        piece.offset = piece.offset.max(next);
+        piece.trim(next);
         Some(piece)
     }
 
@@ -339,23 +353,41 @@ impl Stream {
     }
 
     /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.
-    pub(crate) fn settle(&mut self, met_before_ns: u64) -> bool {
+    pub(crate) fn settle(&mut self, met_before_ns: u64, limits: &Limits) -> bool {
         // Met in the middle, a repetition of what came before is not the start.
         let first = self.queue.iter().find(|(_, piece)| !piece.is_old).or(self.queue.first_key_value());
         let first = first.map(|(offset, _)| *offset);
         let start = first.into_iter().chain(self.first_acked).min();
-        let due = self.next.is_none() && self.met_ns.is_some_and(|met| met <= met_before_ns);
+        let is_time = self.met_ns.is_some_and(|met| met <= met_before_ns);
+        let due = self.next.is_none() && (is_time || self.queued > limits.stream);
         match start.filter(|_| due) {
-            Some(start) => self.start(start.max(self.had)),
+            Some(start) => {
+                let start = self.settle_at(start.max(self.had));
+                self.start(start);
+            }
             None => return false,
         }
-        // Where a segment begins at the start, no repetition must hide that it does.
-        if let Some(start) = self.next.filter(|start| self.queue.contains_key(start)) {
-            let later = self.queue.split_off(&start);
-            self.queued -= self.queue.values().map(|old| old.bytes.len() + PIECE_OVERHEAD).sum::<usize>();
-            self.queue = later;
-        }
         true
+    }
+
+    /// Drops repetitions of what came before the start. Where the sender stood still before its first segment is a better
+    /// start than the middle of what it repeats.
+    fn settle_at(&mut self, start: u64) -> u64 {
+        let goes_on = self.queue.values().any(|piece| piece.end() > self.stood);
+        // Unless the receiver is known to have had less: the rest is under way.
+        let stood = self.stood.min(self.first_acked.unwrap_or(self.stood));
+        let start = if goes_on { start.max(stood) } else { start };
+        let mut later = self.queue.split_off(&start);
+        if let Some(mut over) =
+            self.queue.pop_last().map(|(_, piece)| piece).filter(|piece| piece.end() > start)
+        {
+            over.trim(start);
+            over.continued = false;
+            later.entry(start).or_insert(over);
+        }
+        self.queue = later;
+        self.queued = self.queue.values().map(|piece| piece.bytes.len() + PIECE_OVERHEAD).sum();
+        start
     }
 
     /// When [`settle`](Self::settle) or [`is_stuck`](Self::is_stuck) will have something to say.

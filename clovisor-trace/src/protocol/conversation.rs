@@ -31,6 +31,15 @@ pub(crate) struct Chunk<'a> {
     pub(crate) starts_packet: bool,
 }
 
+impl Chunk<'_> {
+    /// What is before an offset within it, and what is behind, as if a packet began there.
+    pub(crate) fn split_at(&self, offset: u64) -> (Self, Self) {
+        let len = usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let (before, behind) = self.bytes.split_at(len.min(self.bytes.len()));
+        (Self { bytes: before, ..*self }, Self { bytes: behind, offset, starts_packet: true, ..*self })
+    }
+}
+
 /// How a stream, or the tracing of it, came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {

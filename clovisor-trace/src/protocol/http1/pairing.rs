@@ -113,6 +113,29 @@ impl Http1 {
         })
     }
 
+    /// Where within this chunk a response begins although those before were lost: where a waiting client's request shows it.
+    pub(super) fn known_start(&self, chunk: &Chunk<'_>) -> Option<u64> {
+        let inside = chunk.offset + 1..chunk.offset + chunk.bytes.len() as u64;
+        let starts = self.candidates(chunk).filter(|(_, pending)| self.is_alone(pending));
+        let at = starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at));
+        at.filter(|_| matches!(self.responses.state, State::Lost))
+    }
+
+    /// Whether a waiting client's request shows that a response begins with this chunk.
+    pub(super) fn is_known_start(&self, chunk: &Chunk<'_>) -> bool {
+        self.candidates(chunk)
+            .any(|(_, pending)| self.is_alone(pending) && pending.first_acked == chunk.offset)
+    }
+
+    /// Whether the response under way, to a request of which the method was not seen, must have been to HEAD: another one
+    /// follows its head.
+    pub(super) fn is_bodiless(&self, chunk: &Chunk<'_>) -> bool {
+        self.unsure_body == Some(chunk.offset)
+            && chunk.starts_packet
+            && matches!(self.responses.state, State::Body(_))
+            && self.responses.starts_message(chunk.bytes)
+    }
+
     /// A response begins: whether it answers a request that was seen, which is then the first in `pending`
     /// without one.
     pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {

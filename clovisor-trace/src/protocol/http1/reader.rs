@@ -160,6 +160,11 @@ impl Reader {
         None
     }
 
+    /// Whether bytes are the start of a message, beyond doubt.
+    pub(crate) fn starts_message(&self, bytes: &[u8]) -> bool {
+        starts_message(self.kind, bytes)
+    }
+
     /// Where the first line begins that this chunk may be part of.
     pub(crate) fn start_of(&self, chunk: &Chunk<'_>) -> u64 {
         self.maybe

@@ -50,7 +50,6 @@ impl Http1 {
                     self.request_part(chunk, offset, taken, first_of_packet, out);
                     at += taken;
                     self.request_end((chunk.offset + at as u64, chunk.time_ns));
-                    self.report_done(out);
                 }
                 event @ (Event::Invalid | Event::TooLong) => {
                     let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
@@ -63,6 +62,7 @@ impl Http1 {
                     at += rest;
                 }
             }
+            self.report_done(out);
         }
         if self.pending.len() > limits.pipeline.max(1) {
             // Whose response comes next can no longer be told.

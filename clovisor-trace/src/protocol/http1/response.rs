@@ -30,8 +30,16 @@ enum After {
 impl Http1 {
     /// Takes the next bytes of the server.
     pub(super) fn response_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+        if let Some(at) = self.known_start(chunk) {
+            let (before, behind) = chunk.split_at(at);
+            self.response_bytes(&before, limits, out);
+            return self.response_bytes(&behind, limits, out);
+        }
+        if self.is_bodiless(chunk) {
+            self.response_end(None, out);
+        }
         if self.may_begin(chunk)
-            && let Some(before) = self.responses.resync(chunk, false)
+            && let Some(before) = self.responses.resync(chunk, self.is_known_start(chunk))
         {
             self.response_bytes(&before.chunk(Toward::Client), limits, out);
         }
