@@ -2,13 +2,15 @@
 //!
 //! It refuses to know protocols: bytes, gaps and ends go to a [`Conversation`], reports come back.
 
+mod piece;
 mod stream;
 mod table;
 mod unseen;
 
 use std::net::SocketAddr;
 
-use stream::{Mark, Piece, Stream, Taken};
+use piece::{Mark, Piece};
+use stream::{Stream, Taken};
 pub(crate) use table::{Admission, Context, Table};
 pub(crate) use unseen::Unseen;
 

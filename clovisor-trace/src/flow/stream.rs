@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::piece::{Mark, Piece};
 use crate::limits::Limits;
 
 /// Offset of the first sequence number met, far from zero so that earlier bytes have offsets too.
@@ -21,50 +22,6 @@ const MOST_RECEIPTS: usize = 64;
 const LOOK_AHEAD: usize = 8;
 /// What a queued piece costs beside its bytes.
 const PIECE_OVERHEAD: usize = 96;
-
-/// What ends a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    None,
-    Fin,
-    Reset,
-}
-
-/// Part of a stream from one segment.
-#[derive(Clone, Debug)]
-pub(crate) struct Piece<B> {
-    pub(crate) offset: u64,
-    pub(crate) time_ns: u64,
-    /// How far its sender had acknowledged the opposite stream; 0 if it said nothing.
-    pub(crate) acked: u64,
-    pub(crate) bytes: B,
-    /// Bytes behind `bytes` that the segment had on the wire but the capture cut.
-    pub(crate) cut: u64,
-    pub(crate) mark: Mark,
-    /// Whether a part of the segment was delivered before.
-    pub(crate) continued: bool,
-    /// Whether it was sent, or the receiver even had it, before it came here.
-    pub(crate) is_old: bool,
-}
-
-impl<B: AsRef<[u8]>> Piece<B> {
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + self.bytes.as_ref().len() as u64 + self.cut
-    }
-}
-
-impl Piece<Vec<u8>> {
-    /// Takes off what is before an offset.
-    fn trim(&mut self, offset: u64) {
-        let (end, bytes_end) = (self.end(), self.offset + self.bytes.len() as u64);
-        let skip =
-            usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(self.bytes.len());
-        self.bytes.drain(..skip);
-        self.continued |= skip > 0;
-        self.cut = end - bytes_end.max(offset).min(end);
-        self.offset = self.offset.max(offset);
-    }
-}
 
 /// How an incoming piece was taken.
 #[derive(Debug, PartialEq, Eq)]
