@@ -301,3 +301,15 @@ fn ports_used_again() {
     let frames: Vec<_> = wire.frames.iter().chain([&late]).chain(&again.frames).cloned().collect();
     assert_eq!(lines(&trace(&frames)), ["GET /1 -> 201 complete 19/38", "GET /2 -> 200 complete 19/38"]);
 }
+
+#[test]
+fn a_reset_behind_bytes_that_never_came_is_a_reset() {
+    let mut wire = Wire::open(40_000, 1_000, 5_000);
+    wire.send(C, b"GET / HTTP/1.1\r\n\r\n", &mut whole());
+    let lost = wire.frames.len();
+    wire.send(S, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", &mut whole());
+    wire.reset(S);
+    // The network has lost the response, so the client has acknowledged nothing of it.
+    wire.frames.remove(lost);
+    assert_eq!(lines(&trace(&wire.frames)), ["GET / -> ? reset 18/0"]);
+}

@@ -211,6 +211,8 @@ impl Flow {
                 break;
             }
         }
+        // A reset counts, too, behind bytes that the network has lost.
+        self.reset |= self.streams.iter().any(Stream::is_reset);
         let end = match end {
             _ if self.reset => End::Reset,
             _ if self.finished == [true; 2] => End::Fin,

@@ -288,6 +288,11 @@ impl Stream {
         self.next.is_some_and(|next| next < self.acked)
     }
 
+    /// Whether a reset waits for its turn.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.queue.values().any(|piece| piece.mark == Mark::Reset)
+    }
+
     /// The next piece, although the opposite stream has not reached what it acknowledges.
     pub(crate) fn pop_regardless(&mut self) -> Option<Piece<Vec<u8>>> {
         let next = self.next?;

@@ -250,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    // Among other seeds than the everyday one, about one case in 10,000 still loses a session more than was hit.
+    // Among other seeds than the everyday one, about one case in some thousand still loses a session more than was hit.
     fn with_both(talk in conversation(1..=12, false), trouble in trouble(true, true)) {
         hold(&talk, &trouble)?;
     }
