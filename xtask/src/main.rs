@@ -51,6 +51,7 @@ enum Verb {
     Jaeger(verbs::jaeger::Arguments),
     Image(verbs::image::Arguments),
     Test(verbs::test::Arguments),
+    Fuzz(verbs::fuzz::Arguments),
     E2e(verbs::e2e::Arguments),
     Lint(verbs::lint::Arguments),
 }
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Image(arguments) => verbs::image::run(&arguments),
         Verb::Jaeger(_) => verbs::jaeger::run(),
         Verb::Test(arguments) => verbs::test::run(&arguments),
+        Verb::Fuzz(arguments) => verbs::fuzz::run(&arguments),
         Verb::E2e(arguments) => verbs::e2e::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),
     };

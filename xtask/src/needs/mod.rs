@@ -26,6 +26,8 @@ pub(crate) enum Need {
     BpfLinker,
     /// A C linker, which cargo needs for everything.
     Cc,
+    /// A C++ compiler.
+    Cxx,
     /// `ip`.
     Ip,
     /// `tc`, to look at the kernel's side of things.
@@ -125,6 +127,8 @@ pub(crate) const E2E: [Need; 19] = [
 ];
 /// What an image for the other architecture takes on top of [`BUILD`].
 pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulator];
+/// What fuzzing takes.
+pub(crate) const FUZZ: [Need; 2] = [Need::Cc, Need::Cxx];
 /// What lint takes on top of [`BUILD`].
 pub(crate) const LINT: [Need; 3] = [Need::Rustfmt, Need::Clippy, Need::CargoDeny];
 
@@ -135,6 +139,7 @@ impl Need {
             Self::BpfCompiler => ("eBPF compiler", "compiles the kernel side"),
             Self::BpfLinker => ("bpf-linker", "links the kernel side"),
             Self::Cc => ("cc", "links every Rust program"),
+            Self::Cxx => ("c++", "compiles the fuzzing engine"),
             Self::Ip => ("ip", "makes network namespaces for demo and tests"),
             Self::Tc => ("tc", "attaches other people's filters in tests"),
             Self::Bpftool => ("bpftool", "lists what is attached to interfaces in e2e"),
@@ -196,6 +201,7 @@ impl Need {
             Self::BpfCompiler => ebpf::compiler_packages(),
             Self::BpfLinker => ebpf::linker_packages(),
             Self::Cc => vec!["gcc".to_owned(), "libc6-dev".to_owned()],
+            Self::Cxx => vec!["g++".to_owned()],
             Self::Ip | Self::Tc => vec!["iproute2".to_owned()],
             Self::Nginx => vec!["nginx-light".to_owned()],
             Self::Curl => vec!["curl".to_owned()],

@@ -1,6 +1,8 @@
 //! `cargo xtask lint`: what can be said about the source without running it. Every check runs, also after one that
 //! failed, and the names of the failed ones stand at the end.
 
+use std::ffi::OsString;
+
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -18,6 +20,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, conflicts_with = "only")]
     without: Vec<Check>,
 }
+
+/// The package of the fuzz targets.
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Check {
@@ -47,17 +52,12 @@ impl Check {
 
     fn run(self) -> Result<()> {
         match self {
-            Self::Format => process::run(workspace::cargo().args(["fmt", "--all", "--check"])),
+            Self::Format => {
+                process::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
+                process::run(workspace::cargo().args(["fmt", "--check", "--manifest-path", FUZZ]))
+            }
             Self::House => house::check(),
-            Self::Clippy => process::run(
-                workspace::cargo().args(["clippy", "--workspace", "--locked", "--all-targets"]).args([
-                    "--exclude",
-                    "clovisor-ebpf",
-                    "--",
-                    "--deny",
-                    "warnings",
-                ]),
-            ),
+            Self::Clippy => clippy(),
             Self::Ebpf => ebpf(),
             // Advisories need a database from outside; `cargo deny check advisories` asks for it where one may.
             Self::Deny => process::run(
@@ -92,6 +92,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     bail!("these checks do not hold: {}", failed.join(", "))
+}
+
+/// The fuzz targets are a package of their own, checked here without their engine, which is C++.
+fn clippy() -> Result<()> {
+    let fuzz_target_dir = workspace::target_dir()?.join("lint-fuzz");
+    let members = ["--workspace", "--exclude", "clovisor-ebpf"].map(OsString::from).to_vec();
+    let fuzz = ["--no-default-features", "--manifest-path", FUZZ, "--target-dir"].map(OsString::from);
+    let fuzz = fuzz.into_iter().chain([fuzz_target_dir.into()]).collect();
+    for of in [members, fuzz] {
+        let mut cargo = workspace::cargo();
+        cargo.args(["clippy", "--locked", "--all-targets"]).args(of).args(["--", "--deny", "warnings"]);
+        process::run(&mut cargo)?;
+    }
+    Ok(())
 }
 
 /// Compiles the kernel side apart, with its own compiler and for its own target.

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod demo;
 pub(crate) mod e2e;
+pub(crate) mod fuzz;
 pub(crate) mod image;
 pub(crate) mod jaeger;
 pub(crate) mod lint;

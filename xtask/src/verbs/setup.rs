@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::needs::{self, Need, Unmet};
-use crate::{cache, needs::BUILD, needs::CROSS, needs::DEMO, needs::E2E, needs::LINT, needs::TEST};
+use crate::cache;
+use crate::needs::{self, BUILD, CROSS, DEMO, E2E, FUZZ, LINT, Need, TEST, Unmet};
 
 /// Get what the other verbs need: Debian packages (as root), bpf-linker, Jaeger, Kubernetes, cargo-deny.
 ///
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let e2e: &[Need] = if arguments.without_e2e { &[] } else { &E2E };
     let images: Vec<Need> =
         if arguments.with_images { CROSS.into_iter().chain([Need::Buildah]).collect() } else { Vec::new() };
-    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(lint).chain(e2e).chain(&images) {
+    for &need in BUILD.iter().chain(&DEMO).chain(&TEST).chain(&FUZZ).chain(lint).chain(e2e).chain(&images) {
         if !all.contains(&need) {
             all.push(need);
         }

@@ -1,0 +1,130 @@
+//! A tracer that is watched: after each thing that is done to it, everything that must always hold is checked.
+
+use std::sync::Arc;
+
+use clovisor_trace::{Limits, OtherSide, Packet, Resource, Semconv, Session, SpanBuilder, Tracer};
+
+/// A tracer, and what was seen of it.
+pub(crate) struct Watched {
+    tracer: Tracer,
+    limits: Limits,
+    resource: Arc<Resource>,
+    /// Length in bytes.
+    largest_packet: usize,
+    /// Sessions that ended, in the order of their ends.
+    sessions: Vec<Session>,
+}
+
+impl Watched {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let resource = Arc::new(Resource::service("fuzz"));
+        Self {
+            tracer: Tracer::new(limits.clone()),
+            limits,
+            resource,
+            largest_packet: 0,
+            sessions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn packet(&mut self, packet: &Packet<'_>) {
+        self.largest_packet = self.largest_packet.max(packet.data.len());
+        self.tracer.handle_packet(packet);
+        self.check();
+    }
+
+    pub(crate) fn timeout(&mut self, now_ns: u64) {
+        self.tracer.handle_timeout(now_ns);
+        // Whoever sleeps until the next deadline must not find it in the past: that would never end.
+        let next = self.tracer.poll_timeout();
+        assert!(next.is_none_or(|next| next > now_ns), "at {now_ns} the next deadline is {next:?}");
+        self.check();
+    }
+
+    /// How many sessions have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// When the tracer wants to look at the clock again.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.tracer.poll_timeout()
+    }
+
+    pub(crate) fn finish_interface(&mut self, interface: u32, now_ns: u64) {
+        self.tracer.finish_interface(interface, now_ns);
+        self.check();
+    }
+
+    /// Ends the tracing: nothing may be left. Returns all sessions.
+    pub(crate) fn finish(mut self, now_ns: u64) -> Vec<Session> {
+        self.tracer.finish(now_ns);
+        self.check();
+        let ledger = self.tracer.ledger();
+        assert_eq!((ledger.sessions_open, ledger.flows_open, self.tracer.memory()), (0, 0, 0), "{ledger:?}");
+        assert_eq!(self.tracer.poll_timeout(), None);
+        self.sessions
+    }
+
+    fn check(&mut self) {
+        while let Some(session) = self.tracer.poll_session() {
+            self.span(&session);
+            self.sessions.push(session);
+        }
+        let ledger = self.tracer.ledger();
+        assert_eq!(ledger.balance(), Ok(()), "{ledger:?}");
+        assert_eq!(ledger.sessions_ended(), self.sessions.len() as u64, "{ledger:?}");
+        assert!(ledger.fragments_dropped <= ledger.fragments, "{ledger:?}");
+        assert!(ledger.flows_open <= self.limits.flows as u64, "{ledger:?}");
+        // The last flow stays, even where it alone is above the limit of all.
+        let memory = self.tracer.memory();
+        assert!(
+            memory <= self.limits.memory || ledger.flows_open == 1,
+            "{memory} bytes of memory: {ledger:?}"
+        );
+        let most = self.limits.memory.max(largest_flow(&self.limits, self.largest_packet));
+        assert!(memory <= most, "{memory} bytes of memory, {most} are the most: {ledger:?}");
+    }
+
+    /// Spans of any session can be made, in every convention.
+    fn span(&self, session: &Session) {
+        assert!(session.start_ns <= session.end_ns, "{session:?}");
+        for semconv in [Semconv::Stable, Semconv::Dup, Semconv::Legacy] {
+            let span = SpanBuilder { semconv }.span(session, 0, &self.resource, OtherSide::Traced);
+            assert!(span.trace_id.0 != [0; 16] && span.span_id.0 != [0; 8], "{session:?}");
+            assert_ne!(span.parent_span_id, Some(span.span_id), "{session:?}");
+            for (at, (key, _)) in span.attributes.iter().enumerate() {
+                assert!(
+                    span.attributes[..at].iter().all(|(other, _)| other != key),
+                    "{key} twice: {session:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Bytes that one flow may hold, where no packet was larger than this.
+fn largest_flow(limits: &Limits, largest_packet: usize) -> usize {
+    const STRUCTS: usize = 4 << 10;
+    // A stream is above its limit by one packet, with what that costs beside its bytes, before it is moved on.
+    let streams = 2 * (limits.stream + largest_packet + 100);
+    // Heads in part; buffers grow by doubling.
+    let heads = 4 * limits.head;
+    // An exchange has strings of two heads.
+    let exchanges = limits.pipeline.saturating_add(1).saturating_mul(2 * limits.head + 1_500);
+    STRUCTS + streams + heads + exchanges
+}
+
+/// Limits so small that inputs of a few hundred bytes reach them.
+pub(crate) fn small_limits() -> Limits {
+    Limits {
+        flows: 3,
+        memory: 8_000,
+        stream: 2_000,
+        head: 300,
+        pipeline: 3,
+        datagrams: 2,
+        headers: vec!["x-id".to_owned()],
+        ..Limits::default()
+    }
+}
