@@ -12,6 +12,7 @@
 //! pcap and pcapng files; [`Rules`] picks packets of a file the way the kernel picks live ones.
 #![forbid(unsafe_code)]
 
+mod anatomy;
 pub mod capture;
 mod context;
 mod flow;
@@ -28,6 +29,7 @@ mod session;
 mod span;
 mod tracer;
 
+pub use anatomy::{Anatomy, Handshake, Incident, Trouble, Troubles};
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
 pub use outcome::{Outcome, Pairing, Transfer};
@@ -39,5 +41,5 @@ pub use protocol::{
 pub use select::{EgressRule, PortRule, Rules};
 pub use semconv::{OtherSide, Semconv, SpanBuilder, UnknownSemconv};
 pub use session::Session;
-pub use span::{Attributes, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
+pub use span::{Attributes, Event, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 pub use tracer::Tracer;

@@ -1,5 +1,7 @@
 //! How sessions end, and what was seen of each direction. Plain facts that everything else may use.
 
+use crate::anatomy::Troubles;
+
 /// How a session ended, as observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
@@ -101,4 +103,6 @@ pub struct Transfer {
     pub packets: u64,
     /// Bytes of TCP payload.
     pub bytes: u64,
+    /// What went wrong with it.
+    pub troubles: Troubles,
 }

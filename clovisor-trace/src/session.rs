@@ -6,6 +6,7 @@
 use std::{borrow::Cow, net::SocketAddr};
 
 use crate::{
+    anatomy::Anatomy,
     outcome::{Outcome, Pairing, Transfer},
     packet::Side,
     protocol::{Detail, Protocol},
@@ -43,6 +44,8 @@ pub struct Session {
     pub request: Transfer,
     /// From the server.
     pub response: Transfer,
+    /// Where its time went.
+    pub anatomy: Anatomy,
     /// Bytes of it that were on the wire but not captured.
     pub missing_bytes: u64,
     /// Sequence number of its first byte (of the response's, if no request was seen): with addresses and

@@ -84,6 +84,17 @@ impl Resource {
     }
 }
 
+/// Something that happened at one moment of a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When it was seen: nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Low-cardinality name.
+    pub name: Cow<'static, str>,
+    /// What else is known of it.
+    pub attributes: Attributes,
+}
+
 /// One session, ready for export.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
@@ -109,6 +120,10 @@ pub struct Span {
     pub status: Status,
     /// OpenTelemetry's names, the original's, or both; see [`Semconv`](crate::Semconv).
     pub attributes: Attributes,
+    /// Its moments, in the order of time.
+    pub events: Vec<Event>,
+    /// Moments that were left out.
+    pub events_dropped: u32,
     /// Who made it; shared by the spans of one pod.
     pub resource: Arc<Resource>,
 }

@@ -87,6 +87,10 @@ fn line(span: &Span) -> String {
             Value::List(texts) => write!(line, " {key}={texts:?}"),
         };
     }
+    for event in &span.events {
+        let of = event.attributes.iter().map(|(_, value)| format!("({value:?})")).collect::<String>();
+        _ = write!(line, " @{}={}{of}", event.time_ns.wrapping_sub(span.start_ns).cast_signed(), event.name);
+    }
     line
 }
 

@@ -50,6 +50,8 @@ fn span(service: &str, id: u64) -> Span {
             ("http.response.status_code".into(), Value::Int(200)),
             ("url.path".into(), "/\u{0}\u{1b}[2J\u{202e}\u{10ffff}\"\\".into()),
         ],
+        events: Vec::new(),
+        events_dropped: 0,
         resource: Arc::new(Resource::service(service.to_owned())),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It refuses to know protocols: bytes, gaps and ends go to a [`Conversation`], reports come back.
 
+mod opening;
 mod piece;
 mod stream;
 mod table;
@@ -9,17 +10,23 @@ mod unseen;
 
 use std::net::SocketAddr;
 
+use opening::Opening;
 use piece::{Mark, Piece};
 use stream::{Stream, Taken};
 pub(crate) use table::{Admission, Context, Table};
 pub(crate) use unseen::Unseen;
 
 use crate::{
+    anatomy::{Anatomy, Incident, Trouble},
     limits::Limits,
     packet::{Heading, Packet, Segment, Side, Toward},
     protocol::{Chunk, Conversation, End, Protocol, Report},
     session::Session,
 };
+
+/// Taken for the round trip of a connection whose opening was not seen: 3 ms, as Wireshark does to tell reordering from
+/// retransmission.
+const ROUND_TRIP_NS: u64 = 3_000_000;
 
 /// What tells one flow from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +55,9 @@ pub(crate) struct Flow {
     /// How each stream ended, once it did.
     finished: [bool; 2],
     reset: bool,
+    opening: Opening,
+    /// Whether each end has said that it has no room.
+    closed: [bool; 2],
     /// Whether any segment of each stream was seen.
     seen: [bool; 2],
     /// How often one side has proven that it gets what is not seen here.
@@ -90,6 +100,8 @@ impl Flow {
             streams: [Stream::new(), Stream::new()],
             finished: [false; 2],
             reset: false,
+            opening: Opening::default(),
+            closed: [false; 2],
             seen: [false; 2],
             proofs: 0,
             conversation: protocol.conversation(),
@@ -120,7 +132,6 @@ impl Flow {
     pub(crate) fn segment(&mut self, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
         let (now_ns, limits) = (cx.now_ns, cx.limits);
         self.last_ns = now_ns;
-        self.conversation.packet(toward, now_ns, segment.payload_len.into());
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
         let mut has_received = false;
         let at = self.streams[own].offset(segment.seq, now_ns);
@@ -135,6 +146,10 @@ impl Flow {
             }
             Some(acked)
         });
+        let got = acked.filter(|_| !segment.rst);
+        self.conversation.packet(toward, now_ns, segment.payload_len.into(), got);
+        self.opening.note(toward, segment, now_ns);
+        self.note_window(toward, segment, acked.unwrap_or(0), now_ns);
         // What a reset acknowledges may be made up, by a firewall between the two.
         self.watch(toward, has_received && !segment.rst, cx);
         let Some(mut offset) = at else {
@@ -147,7 +162,7 @@ impl Flow {
         } else if segment.payload_len == 0 {
             self.streams[own].stands_at(offset);
         }
-        let piece = Piece {
+        let mut piece = Piece {
             offset,
             time_ns: now_ns,
             acked: acked.unwrap_or(0),
@@ -160,16 +175,43 @@ impl Flow {
             },
             continued: false,
             is_old: false,
+            trouble: None,
         };
         if segment.payload_len > 0 || piece.mark != Mark::None {
+            if segment.payload_len > 0 {
+                piece.trouble = self.streams[own].judge(&piece, self.round_trip_ns());
+            }
             let done = self.streams[opposite].next();
             match self.streams[own].take(&piece, done) {
                 Taken::Now(skip) => self.deliver(toward, &piece, skip, limits),
                 Taken::Queued => {}
-                Taken::Repeated => cx.ledger.segments_repeated += 1,
+                Taken::Repeated => {
+                    cx.ledger.segments_repeated += 1;
+                    if let Some(trouble) = piece.trouble {
+                        self.conversation.incident(Incident { time_ns: now_ns, toward, trouble }, offset);
+                    }
+                }
             }
         }
         self.run(now_ns, limits);
+    }
+
+    /// What a repetition needs at least: the sender hears that bytes are missing only after a round trip.
+    fn round_trip_ns(&self) -> u64 {
+        self.opening.handshake().map_or(ROUND_TRIP_NS, |handshake| handshake.round_trip_ns())
+    }
+
+    /// Takes note of an end that has no more room: the transfer toward it, which it has up to `got`, stands still.
+    fn note_window(&mut self, toward: Toward, segment: &Segment<'_>, got: u64, now_ns: u64) {
+        if segment.syn || segment.rst {
+            return;
+        }
+        let is_closed = segment.window == 0;
+        if is_closed != std::mem::replace(&mut self.closed[toward as usize], is_closed) && is_closed {
+            let incident =
+                Incident { time_ns: now_ns, toward: toward.opposite(), trouble: Trouble::ZeroWindow };
+            self.conversation.incident(incident, got);
+        }
     }
 
     /// Watches whether both directions are seen. `has_received`: the segment's sender has got a packet since its
@@ -274,6 +316,7 @@ impl Flow {
                 acked: piece.acked,
                 bytes,
                 starts_packet: !piece.continued && skip == 0,
+                trouble: piece.trouble,
             };
             self.conversation.chunk(&chunk, limits, &mut self.reports);
         }
@@ -315,8 +358,9 @@ impl Flow {
 
     /// Takes the sessions that were reported since the last call.
     pub(crate) fn take_sessions(&mut self) -> impl Iterator<Item = Session> + '_ {
-        let Self { reports, streams, key, protocol, .. } = self;
-        reports.drain(..).map(|report| Session {
+        let Self { reports, streams, key, protocol, opening, .. } = self;
+        let handshake = opening.handshake();
+        reports.drain(..).map(move |report| Session {
             interface: key.interface,
             side: key.side,
             protocol: *protocol,
@@ -330,6 +374,7 @@ impl Flow {
             outcome: report.outcome,
             request: report.request,
             response: report.response,
+            anatomy: Anatomy { handshake, ..report.anatomy },
             missing_bytes: report.missing_bytes,
             first_seq: streams[report.first.0 as usize].seq(report.first.1),
             opposite_seq: streams[report.first.0.opposite() as usize].seq(report.first_acked),

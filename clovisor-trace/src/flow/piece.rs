@@ -1,5 +1,7 @@
 //! Part of a stream, from one segment.
 
+use crate::anatomy::Trouble;
+
 /// What ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -23,6 +25,8 @@ pub(crate) struct Piece<B> {
     pub(crate) continued: bool,
     /// Whether it was sent, or the receiver even had it, before it came here.
     pub(crate) is_old: bool,
+    /// What is wrong with how its first byte came.
+    pub(crate) trouble: Option<Trouble>,
 }
 
 impl<B: AsRef<[u8]>> Piece<B> {

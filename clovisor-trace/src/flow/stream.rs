@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::piece::{Mark, Piece};
-use crate::limits::Limits;
+use crate::{anatomy::Trouble, limits::Limits};
 
 /// Offset of the first sequence number met, far from zero so that earlier bytes have offsets too.
 const ORIGIN: u64 = 1 << 33;
@@ -55,6 +55,10 @@ pub(crate) struct Stream {
     receipts: VecDeque<(u64, u64)>,
     queue: BTreeMap<u64, Piece<Vec<u8>>>,
     queued: usize,
+    /// How far it was seen, with holes or without.
+    sent: u64,
+    /// Since when there is a hole in it, unless there is none.
+    hole_ns: Option<u64>,
     /// When the first sign of the stream was seen, while its start is not known.
     met_ns: Option<u64>,
     /// Since when bytes are missing that the receiver has.
@@ -74,6 +78,8 @@ impl Stream {
             receipts: VecDeque::new(),
             queue: BTreeMap::new(),
             queued: 0,
+            sent: 0,
+            hole_ns: None,
             met_ns: None,
             stalled_ns: None,
         }
@@ -135,6 +141,32 @@ impl Stream {
         self.next
     }
 
+    /// What is wrong with how the first byte of a piece comes, before it is taken in.
+    pub(crate) fn judge<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>, round_trip_ns: u64) -> Option<Trouble> {
+        // What was delivered was sent, gaps of the capture too.
+        let sent = self.sent.max(self.next.unwrap_or(0));
+        self.sent = sent.max(piece.end());
+        if piece.offset >= sent {
+            if self.queue.is_empty() && self.next.is_none_or(|next| next >= sent) {
+                self.hole_ns = None;
+            }
+            if piece.offset > sent && sent > 0 {
+                self.hole_ns.get_or_insert(piece.time_ns);
+            }
+            return None;
+        }
+        let waits = self.queue.range(..=piece.offset).next_back();
+        let is_known = self.next.is_some_and(|next| piece.offset < next)
+            || waits.is_some_and(|(_, held)| piece.offset < held.end());
+        let is_late = self.hole_ns.is_some_and(|since| piece.time_ns >= since.saturating_add(round_trip_ns));
+        Some(match (is_known, piece.end() <= self.acked) {
+            (true, true) => Trouble::Duplicate,
+            (true, false) => Trouble::Retransmission,
+            (false, _) if is_late => Trouble::Retransmission,
+            (false, _) => Trouble::OutOfOrder,
+        })
+    }
+
     /// Takes a piece in. `opposite` is how far the opposite stream was delivered.
     pub(crate) fn take<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>, opposite: Option<u64>) -> Taken {
         if let Some(next) = self.next {
@@ -182,6 +214,7 @@ impl Stream {
                 cut: if is_last { piece.cut } else { 0 },
                 mark: if is_last { piece.mark } else { Mark::None },
                 continued: piece.continued || range.start > piece.offset,
+                trouble: piece.trouble.filter(|_| !any),
                 is_old: piece.end() <= self.acked.max(self.stood),
             });
         }

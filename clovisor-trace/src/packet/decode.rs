@@ -60,6 +60,7 @@ pub(crate) fn segment(
         syn: tcp.syn(),
         fin: tcp.fin(),
         rst: tcp.rst(),
+        window: tcp.window_size(),
         payload: &payload[..payload.len().min(payload_len)],
         payload_len: u32::try_from(payload_len).ok()?,
     })

@@ -93,6 +93,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
+    /// How much more its sender takes, not scaled (RFC 7323 section 2.2): only whether it is zero can be told.
+    pub(crate) window: u16,
     pub(crate) payload: &'a [u8],
     /// Length of the payload on the wire; `payload` is shorter where the capture cut it.
     pub(crate) payload_len: u32,

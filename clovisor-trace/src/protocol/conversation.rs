@@ -2,6 +2,7 @@
 
 use super::http1::exchange::Exchange;
 use crate::{
+    anatomy::{Anatomy, Incident, Trouble},
     limits::Limits,
     outcome::{Outcome, Pairing, Transfer},
     packet::Toward,
@@ -29,6 +30,8 @@ pub(crate) struct Chunk<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whether these are the first bytes of their packet that are delivered.
     pub(crate) starts_packet: bool,
+    /// What is wrong with how they came.
+    pub(crate) trouble: Option<Trouble>,
 }
 
 impl Chunk<'_> {
@@ -36,7 +39,8 @@ impl Chunk<'_> {
     pub(crate) fn split_at(&self, offset: u64) -> (Self, Self) {
         let len = usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let (before, behind) = self.bytes.split_at(len.min(self.bytes.len()));
-        (Self { bytes: before, ..*self }, Self { bytes: behind, offset, starts_packet: true, ..*self })
+        let behind = Self { bytes: behind, offset, starts_packet: true, trouble: None, ..*self };
+        (Self { bytes: before, ..*self }, behind)
     }
 }
 
@@ -66,6 +70,7 @@ pub(crate) struct Report {
     pub(crate) outcome: Outcome,
     pub(crate) request: Transfer,
     pub(crate) response: Transfer,
+    pub(crate) anatomy: Anatomy,
     pub(crate) missing_bytes: u64,
     /// Where its first byte is.
     pub(crate) first: (Toward, u64),
@@ -78,8 +83,12 @@ pub(crate) struct Report {
 ///
 /// What it is told keeps causal order: a chunk comes after everything that its sender had acknowledged.
 pub(crate) trait Conversation: Send {
-    /// A packet with or without payload was seen, in the order of arrival; for counting only.
-    fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64) {}
+    /// A packet with or without payload was seen, in the order of arrival; for counting and times only. `acked`: how far
+    /// its sender has got the opposite stream, if it says so.
+    fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64, _acked: Option<u64>) {}
+
+    /// Something went wrong that no new bytes came with, at this offset of the stream that it hit.
+    fn incident(&mut self, incident: Incident, offset: u64);
 
     /// The next bytes of a stream.
     fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>);

@@ -2,6 +2,7 @@
 
 use super::conversation::{Chunk, Conversation, Detail, End, Report};
 use crate::{
+    anatomy::{Anatomy, Incident},
     limits::Limits,
     outcome::{Outcome, Transfer},
     packet::Toward,
@@ -15,6 +16,7 @@ pub(crate) struct Tcp {
     response: Transfer,
     request_end_ns: Option<u64>,
     response_start_ns: Option<u64>,
+    anatomy: Anatomy,
     missing_bytes: u64,
     reported: bool,
 }
@@ -28,8 +30,16 @@ impl Tcp {
             response: Transfer::default(),
             request_end_ns: None,
             response_start_ns: None,
+            anatomy: Anatomy::default(),
             missing_bytes: 0,
             reported: false,
+        }
+    }
+
+    fn transfer(&mut self, toward: Toward) -> &mut Transfer {
+        match toward {
+            Toward::Server => &mut self.request,
+            Toward::Client => &mut self.response,
         }
     }
 
@@ -45,6 +55,7 @@ impl Tcp {
             outcome,
             request: self.request,
             response: self.response,
+            anatomy: std::mem::take(&mut self.anatomy),
             missing_bytes: self.missing_bytes,
             first: (Toward::Server, 0),
             first_acked: 0,
@@ -54,14 +65,10 @@ impl Tcp {
 }
 
 impl Conversation for Tcp {
-    fn packet(&mut self, toward: Toward, time_ns: u64, payload: u64) {
+    fn packet(&mut self, toward: Toward, time_ns: u64, payload: u64, _acked: Option<u64>) {
         self.start_ns.get_or_insert(time_ns);
         self.end_ns = self.end_ns.max(time_ns);
-        let transfer = match toward {
-            Toward::Server => &mut self.request,
-            Toward::Client => &mut self.response,
-        };
-        transfer.packets += 1;
+        self.transfer(toward).packets += 1;
         if payload > 0 {
             match toward {
                 Toward::Server => self.request_end_ns = Some(time_ns),
@@ -71,10 +78,15 @@ impl Conversation for Tcp {
     }
 
     fn chunk(&mut self, chunk: &Chunk<'_>, _limits: &Limits, _out: &mut Vec<Report>) {
-        match chunk.toward {
-            Toward::Server => self.request.bytes += chunk.bytes.len() as u64,
-            Toward::Client => self.response.bytes += chunk.bytes.len() as u64,
+        self.transfer(chunk.toward).bytes += chunk.bytes.len() as u64;
+        if let Some(trouble) = chunk.trouble {
+            self.incident(Incident { time_ns: chunk.time_ns, toward: chunk.toward, trouble }, chunk.offset);
         }
+    }
+
+    fn incident(&mut self, incident: Incident, _offset: u64) {
+        self.transfer(incident.toward).troubles.add(incident.trouble);
+        self.anatomy.keep(incident);
     }
 
     fn gap(&mut self, _toward: Toward, len: u64, _out: &mut Vec<Report>) {
@@ -103,6 +115,6 @@ impl Conversation for Tcp {
     }
 
     fn memory(&self) -> usize {
-        size_of::<Self>()
+        size_of::<Self>() + self.anatomy.memory()
     }
 }

@@ -3,6 +3,7 @@
 //! It refuses to export what nobody asked for: no headers but those in [`Limits::headers`](crate::Limits), no
 //! bodies, no credentials (see [`redact`]).
 
+mod anatomy;
 mod http;
 mod legacy;
 mod redact;
@@ -119,6 +120,8 @@ impl SpanBuilder {
             end_ns: session.end_ns.wrapping_add(epoch_ns),
             status: status(session),
             attributes,
+            events: anatomy::events(session, epoch_ns),
+            events_dropped: session.anatomy.more_incidents,
             resource: Arc::clone(resource),
         }
     }
@@ -153,10 +156,7 @@ fn stable(attributes: &mut Attributes, session: &Session) {
     set(attributes, "clovisor.protocol", session.protocol.name());
     set(attributes, "clovisor.outcome", session.outcome.name());
     set_some(attributes, "clovisor.pairing", session.pairing.map(Pairing::name));
-    set(attributes, "clovisor.request.packets", session.request.packets);
-    set(attributes, "clovisor.request.bytes", session.request.bytes);
-    set(attributes, "clovisor.response.packets", session.response.packets);
-    set(attributes, "clovisor.response.bytes", session.response.bytes);
+    anatomy::attributes(attributes, session);
     if session.missing_bytes > 0 {
         set(attributes, "clovisor.missing_bytes", session.missing_bytes);
     }

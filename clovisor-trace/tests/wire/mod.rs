@@ -99,6 +99,11 @@ impl Wire {
         self.push(toward, b"", |_| {});
     }
 
+    /// Acknowledges, and says how much more it takes.
+    pub fn window(&mut self, toward: Toward, window: u16) {
+        self.push(toward, b"", |tcp| tcp.window_size = window);
+    }
+
     pub fn fin(&mut self, toward: Toward) {
         self.push(toward, b"", |tcp| tcp.fin = true);
         let end = &mut self.ends[toward as usize];

@@ -2,7 +2,7 @@
 //!
 //! `traceId spanId parentSpanId name kind startTimeUnixNano endTimeUnixNano status` are as in OTLP/JSON: identifiers
 //! in lower-case hex, kind as OTLP's number, times as decimal strings. `attributes` and `resource` are objects whose
-//! whole numbers are JSON numbers. `traceState` is there if the request had one. The order of fields and attributes
+//! whole numbers are JSON numbers. `traceState` is there if the request had one, `events` if there are any. The order of fields and attributes
 //! is fixed, so the same capture gives the same bytes. It refuses to pass on anything that ends a line or commands a
 //! terminal: such characters arrive as `\u` escapes.
 
@@ -88,8 +88,22 @@ impl fmt::Display for Line<'_> {
         if !span.trace_state.is_empty() {
             write!(f, r#","traceState":{}"#, Quoted(&span.trace_state))?;
         }
-        let (attributes, resource) = (Object(&span.attributes), Object(&span.resource.attributes));
-        write!(f, r#","attributes":{attributes},"resource":{resource}}}"#)
+        write!(f, r#","attributes":{}"#, Object(&span.attributes))?;
+        for (at, event) in span.events.iter().enumerate() {
+            f.write_str(if at == 0 { r#","events":["# } else { "," })?;
+            write!(f, r#"{{"timeUnixNano":"{}","name":{}"#, event.time_ns, Quoted(&event.name))?;
+            if !event.attributes.is_empty() {
+                write!(f, r#","attributes":{}"#, Object(&event.attributes))?;
+            }
+            f.write_char('}')?;
+        }
+        if !span.events.is_empty() {
+            f.write_char(']')?;
+        }
+        if span.events_dropped > 0 {
+            write!(f, r#","droppedEventsCount":{}"#, span.events_dropped)?;
+        }
+        write!(f, r#","resource":{}}}"#, Object(&span.resource.attributes))
     }
 }
 
@@ -152,7 +166,7 @@ impl fmt::Debug for JsonLines {
 
 #[cfg(test)]
 mod tests {
-    use clovisor_trace::{Kind, Resource, SpanId, TraceId};
+    use clovisor_trace::{Event, Kind, Resource, SpanId, TraceId};
     use serde_json::{Value as Json, json};
 
     use super::*;
@@ -173,6 +187,8 @@ mod tests {
                 ("http.response.status_code".into(), Value::Int(200)),
                 ("client.address".into(), "10.0.0.1".into()),
             ],
+            events: Vec::new(),
+            events_dropped: 0,
             resource: Arc::new(Resource::service("cart")),
         }
     }
@@ -211,6 +227,18 @@ mod tests {
         let expected =
             json!({"f": 1.0, "nan": "NaN", "b": false, "empty": [], "list": ["x", "y"], "min": i64::MIN});
         assert_eq!(line["attributes"], expected);
+    }
+
+    #[test]
+    fn events_are_as_in_otlp() {
+        let mut span = span();
+        let event = |time_ns, attributes| Event { time_ns, name: "e".into(), attributes };
+        span.events = vec![event(7, Vec::new()), event(u64::MAX, vec![("k".into(), "v".into())])];
+        span.events_dropped = 2;
+        let line: Json = serde_json::from_str(&to_line(&span)).unwrap();
+        let expected = json!([{"timeUnixNano": "7", "name": "e"},
+            {"timeUnixNano": u64::MAX.to_string(), "name": "e", "attributes": {"k": "v"}}]);
+        assert_eq!((&line["events"], &line["droppedEventsCount"]), (&expected, &json!(2)));
     }
 
     #[test]

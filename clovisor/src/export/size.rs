@@ -10,6 +10,9 @@ const PER_ATTRIBUTE: usize = 40;
 /// Identifiers, times, flags, kind and status with their field numbers, and the tags that Jaeger adds.
 const PER_SPAN: usize = 320;
 
+/// Time, name and lengths of an event; over Thrift its name is an attribute.
+const PER_EVENT: usize = 80;
+
 /// Upper bound of the bytes of a list of attributes.
 pub(super) fn attributes(list: &Attributes) -> usize {
     list.iter().map(|(key, value)| PER_ATTRIBUTE + key.len() + self::value(value)).sum()
@@ -30,7 +33,9 @@ pub(super) fn span(span: &Span) -> usize {
         clovisor_trace::Status::Unset => 0,
         clovisor_trace::Status::Error { message } => message.len(),
     };
-    PER_SPAN + span.name.len() + span.trace_state.len() + message + attributes(&span.attributes)
+    let events: usize =
+        span.events.iter().map(|event| PER_EVENT + event.name.len() + attributes(&event.attributes)).sum();
+    PER_SPAN + span.name.len() + span.trace_state.len() + message + attributes(&span.attributes) + events
 }
 
 /// How many of the first spans fit into `limit` bytes, each counted with its resource; at least one.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use clovisor::export::{Address, Environment, Exporter, QueueConfig, start};
-use clovisor_trace::{Attributes, Kind, Resource, Span, SpanId, Status, TraceId, Value};
+use clovisor_trace::{Attributes, Event, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 use serde_json::Value as Json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -164,6 +164,15 @@ fn known(trace: u8) -> Vec<Span> {
             ("clovisor.least".into(), Value::Int(i64::MIN)),
             ("http.request.header.x".into(), Value::List(vec!["a".to_owned(), "b\"c".to_owned()])),
         ],
+        events: vec![
+            Event { time_ns: start_ns + 1_000, name: "clovisor.request.end".into(), attributes: Vec::new() },
+            Event {
+                time_ns: start_ns + 2_000_000,
+                name: "clovisor.retransmission".into(),
+                attributes: vec![("clovisor.transfer".into(), "response".into())],
+            },
+        ],
+        events_dropped: 0,
         resource: resource("front", "front-1"),
     };
     let server = Span {
@@ -176,6 +185,8 @@ fn known(trace: u8) -> Vec<Span> {
         end_ns: start_ns + 1_000_000,
         status: Status::Unset,
         attributes: vec![("http.response.status_code".into(), Value::Int(200))],
+        events: Vec::new(),
+        events_dropped: 0,
         resource: resource("shop", "shop-1"),
         ..client.clone()
     };
@@ -183,7 +194,10 @@ fn known(trace: u8) -> Vec<Span> {
     // The same service in another pod, which is another resource.
     let many = (0..200_u64).map(|id| Span {
         span_id: SpanId((0x1000 + id).to_be_bytes()),
+        events: Vec::new(),
         attributes: vec![("url.path".into(), Value::from(format!("/{id}/{}", "x".repeat(1000))))],
+        events: Vec::new(),
+        events_dropped: 0,
         resource: resource("shop", "shop-2"),
         ..server.clone()
     });
@@ -236,6 +250,17 @@ fn check_span(trace: &Json, span: &Span, way: &str) {
     }
     let tags = &found["tags"];
     check_tags(tags, &span.attributes, way);
+    let logs = found["logs"].as_array().unwrap();
+    assert_eq!(logs.len(), span.events.len(), "{way}: {logs:?}");
+    for (log, event) in logs.iter().zip(&span.events) {
+        assert_eq!(log["timestamp"], event.time_ns / 1000, "{way}");
+        assert_eq!(tag(&log["fields"], "event"), Some(&(*event.name).into()), "{way}: {log}");
+        let fields = &log["fields"];
+        assert!(
+            event.attributes.iter().all(|(key, _)| tag(fields, key) == Some(&"response".into())),
+            "{way}"
+        );
+    }
     let kind = if span.kind == Kind::Server { "server" } else { "client" };
     assert_eq!(tag(tags, "span.kind"), Some(&kind.into()), "{way}");
     let state = (!span.trace_state.is_empty()).then(|| Json::from(span.trace_state.clone()));

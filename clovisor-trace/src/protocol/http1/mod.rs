@@ -21,7 +21,7 @@ use pending::Pending;
 use reader::{Kind, Reader};
 
 use super::conversation::{Chunk, Conversation, End, Report};
-use crate::{limits::Limits, outcome::Outcome, packet::Toward};
+use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward};
 
 /// The HTTP/1 machine of one connection.
 pub(crate) struct Http1 {
@@ -46,6 +46,8 @@ pub(crate) struct Http1 {
     /// Offset up to which the server's bytes have come or are known to be missing.
     served: u64,
     habits: Habits,
+    /// Offset up to which the server has acknowledged.
+    acked: u64,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -71,6 +73,7 @@ impl Http1 {
             adrift: false,
             served: 0,
             habits: Habits::new(),
+            acked: 0,
         }
     }
 
@@ -103,6 +106,22 @@ impl Http1 {
 }
 
 impl Conversation for Http1 {
+    fn packet(&mut self, toward: Toward, time_ns: u64, _payload: u64, acked: Option<u64>) {
+        let Some(acked) = acked.filter(|acked| toward == Toward::Client && *acked > self.acked) else {
+            return;
+        };
+        self.acked = acked;
+        self.pending.iter_mut().for_each(|pending| pending.acknowledge(acked, time_ns));
+    }
+
+    fn incident(&mut self, incident: Incident, offset: u64) {
+        let open = self.pending.iter_mut().chain(&mut self.orphan);
+        // It is of the latest that reaches so far; one that was reported already had ended before.
+        if let Some(hit) = open.filter(|pending| pending.holds(incident.toward, offset)).last() {
+            hit.incident(incident);
+        }
+    }
+
     fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
         match chunk.toward {
             Toward::Server => self.request_bytes(chunk, limits, out),

@@ -5,6 +5,7 @@ use super::{
     head::{RequestHead, ResponseHead},
 };
 use crate::{
+    anatomy::{Anatomy, Incident},
     outcome::{Outcome, Pairing, Transfer},
     packet::Toward,
     protocol::conversation::{Chunk, Detail, Report},
@@ -27,12 +28,16 @@ pub(crate) struct Pending {
     pub(crate) request_over: bool,
     pub(crate) response_start_ns: Option<u64>,
     pub(crate) response_done: bool,
+    /// Whether the end of the response was not among what was seen.
+    pub(crate) response_cut: bool,
     request: Transfer,
     response: Transfer,
     /// Bytes that were not captured, of the request and of the response.
     missing: [u64; 2],
-    /// When the latest byte of the request was seen.
+    /// When the latest byte of the request, and of the response, was seen.
     request_seen_ns: u64,
+    response_seen_ns: u64,
+    anatomy: Anatomy,
     /// Why it cannot be complete any more, first reason first.
     fault: Option<Outcome>,
     /// Whether requests that nobody could read came before it.
@@ -62,10 +67,13 @@ impl Pending {
             request_over: !is_request,
             response_start_ns: None,
             response_done: false,
+            response_cut: false,
             request: Transfer::default(),
             response: Transfer::default(),
             missing: [0; 2],
             request_seen_ns: chunk.time_ns,
+            response_seen_ns: 0,
+            anatomy: Anatomy::default(),
             fault: (!is_request).then_some(Outcome::RequestUnobserved),
             after_loss: false,
             waited: false,
@@ -80,18 +88,69 @@ impl Pending {
         self.first.1
     }
 
-    /// Counts bytes that belong to it.
-    pub(crate) fn count(&mut self, chunk: &Chunk<'_>, bytes: usize, first_of_packet: bool) {
-        let transfer = match chunk.toward {
-            Toward::Server => &mut self.request,
-            Toward::Client => &mut self.response,
-        };
+    /// Counts bytes of a chunk that belong to it, from an offset on.
+    pub(crate) fn count(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize) {
+        let is_first = offset == chunk.offset;
+        let Chunk { toward, time_ns, .. } = *chunk;
+        let transfer = self.transfer(toward);
         transfer.bytes += bytes as u64;
         // A packet that also ends the message before counts for that one, unless it is all this one has.
-        transfer.packets += u64::from(first_of_packet || transfer.packets == 0);
-        self.end_ns = self.end_ns.max(chunk.time_ns);
-        if chunk.toward == Toward::Server {
-            self.request_seen_ns = self.end_ns;
+        transfer.packets += u64::from((is_first && chunk.starts_packet) || transfer.packets == 0);
+        self.end_ns = self.end_ns.max(time_ns);
+        match toward {
+            Toward::Server => self.request_seen_ns = self.request_seen_ns.max(time_ns),
+            Toward::Client => self.response_seen_ns = self.response_seen_ns.max(time_ns),
+        }
+        if let Some(trouble) = chunk.trouble.filter(|_| is_first) {
+            self.incident(Incident { time_ns, toward, trouble });
+        }
+    }
+
+    fn transfer(&mut self, toward: Toward) -> &mut Transfer {
+        match toward {
+            Toward::Server => &mut self.request,
+            Toward::Client => &mut self.response,
+        }
+    }
+
+    /// Counts something that went wrong with it.
+    pub(crate) fn incident(&mut self, incident: Incident) {
+        self.transfer(incident.toward).troubles.add(incident.trouble);
+        self.anatomy.keep(incident);
+    }
+
+    /// Whether the byte at an offset is one of its own, as far as is known.
+    pub(crate) fn holds(&self, toward: Toward, offset: u64) -> bool {
+        match toward {
+            Toward::Server => {
+                self.first.0 == toward
+                    && self.offset() <= offset
+                    && self.request_end.is_none_or(|end| offset < end)
+            }
+            Toward::Client => self.response_first.is_some_and(|(first, _)| first <= offset),
+        }
+    }
+
+    /// Its request has ended, behind this offset.
+    pub(crate) fn end_request(&mut self, offset: u64) {
+        self.request_end = Some(offset);
+        // Not the time of its last byte in the stream: an earlier one may have come later.
+        self.request_end_ns = Some(self.request_seen_ns);
+        self.request_over = true;
+    }
+
+    /// The server has acknowledged all before an offset.
+    pub(crate) fn acknowledge(&mut self, offset: u64, time_ns: u64) {
+        if self.request_end.is_some_and(|end| end <= offset) {
+            self.anatomy.request_acked_ns.get_or_insert(time_ns);
+        }
+    }
+
+    /// No more bytes of its response will come.
+    pub(crate) fn end_response(&mut self) {
+        self.response_done = true;
+        if !self.response_cut {
+            self.anatomy.answer_end_ns = Some(self.response_seen_ns);
         }
     }
 
@@ -109,6 +168,8 @@ impl Pending {
     pub(crate) fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64) {
         self.response_start_ns.get_or_insert(chunk.time_ns);
         self.response_first.get_or_insert((offset, chunk.acked));
+        // The last message is the final response.
+        self.anatomy.answer_start_ns = Some(chunk.time_ns);
     }
 
     /// Takes away a response that turned out not to be its own: as one whose request was not seen.
@@ -116,6 +177,7 @@ impl Pending {
         let (first, first_acked) = self.response_first.take()?;
         let start_ns = self.response_start_ns.take()?;
         let end_ns = std::mem::replace(&mut self.end_ns, self.request_seen_ns);
+        let anatomy = self.split_anatomy();
         self.pairing = None;
         self.unconfirmed = false;
         Some(Self {
@@ -134,6 +196,9 @@ impl Pending {
             request_over: true,
             response_start_ns: Some(start_ns),
             response_done: std::mem::take(&mut self.response_done),
+            response_cut: std::mem::take(&mut self.response_cut),
+            response_seen_ns: std::mem::take(&mut self.response_seen_ns),
+            anatomy,
             request: Transfer::default(),
             response: std::mem::take(&mut self.response),
             missing: [0, std::mem::take(&mut self.missing[1])],
@@ -144,6 +209,19 @@ impl Pending {
             pairing: None,
             response_first: None,
         })
+    }
+
+    /// Takes the response's part of the anatomy away.
+    fn split_anatomy(&mut self) -> Anatomy {
+        let (of_response, of_request) =
+            self.anatomy.incidents.drain(..).partition(|incident| incident.toward == Toward::Client);
+        self.anatomy.incidents = of_request;
+        Anatomy {
+            answer_start_ns: self.anatomy.answer_start_ns.take(),
+            answer_end_ns: self.anatomy.answer_end_ns.take(),
+            incidents: of_response,
+            ..Anatomy::default()
+        }
     }
 
     /// The report of its end; `otherwise` is the outcome unless something has spoilt it.
@@ -157,6 +235,7 @@ impl Pending {
             outcome: self.fault.unwrap_or(otherwise),
             request: self.request,
             response: self.response,
+            anatomy: self.anatomy,
             missing_bytes: self.missing.iter().sum(),
             first: self.first,
             first_acked: self.first_acked,
@@ -166,6 +245,7 @@ impl Pending {
 
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>()
+            + self.anatomy.memory()
             + self.exchange.request.as_ref().map_or(0, RequestHead::memory)
             + self.exchange.response.as_ref().map_or(0, ResponseHead::memory)
     }

@@ -93,7 +93,7 @@ impl Maybe {
     /// As it came: the start of its packet.
     pub(crate) fn chunk(&self, toward: Toward) -> Chunk<'_> {
         let Self { offset, time_ns, acked, .. } = *self;
-        Chunk { toward, time_ns, offset, acked, bytes: &self.bytes, starts_packet: true }
+        Chunk { toward, time_ns, offset, acked, bytes: &self.bytes, starts_packet: true, trouble: None }
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
 
     fn chunk(offset: u64, bytes: &str) -> Chunk<'_> {
         let (toward, bytes) = (Toward::Server, bytes.as_bytes());
-        Chunk { toward, time_ns: offset, offset, acked: 1, bytes, starts_packet: true }
+        Chunk { toward, time_ns: offset, offset, acked: 1, bytes, starts_packet: true, trouble: None }
     }
 
     #[test]

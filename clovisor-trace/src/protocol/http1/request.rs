@@ -24,7 +24,6 @@ impl Http1 {
         }
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let first_of_packet = at == 0 && chunk.starts_packet;
             let offset = chunk.offset + at as u64;
             match self.requests.read(&chunk.bytes[at..], limits.head) {
                 Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
@@ -33,30 +32,30 @@ impl Http1 {
                     at += taken;
                 }
                 Event::HeadPart(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet, out);
+                    self.request_part(chunk, offset, taken, out);
                     at += taken;
                 }
                 Event::Head(taken, bytes) => {
-                    self.request_part(chunk, offset, taken, first_of_packet, out);
+                    self.request_part(chunk, offset, taken, out);
                     at += taken;
-                    let end = (chunk.offset + at as u64, chunk.time_ns);
-                    self.request_head(RequestHead::parse(&bytes, &limits.headers).ok(), end);
+                    let head = RequestHead::parse(&bytes, &limits.headers).ok();
+                    self.request_head(head, chunk.offset + at as u64);
                 }
                 Event::BodyPart(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet, out);
+                    self.request_part(chunk, offset, taken, out);
                     at += taken;
                 }
                 Event::BodyEnd(taken) => {
-                    self.request_part(chunk, offset, taken, first_of_packet, out);
+                    self.request_part(chunk, offset, taken, out);
                     at += taken;
-                    self.request_end((chunk.offset + at as u64, chunk.time_ns));
+                    self.request_end(chunk.offset + at as u64);
                 }
                 event @ (Event::Invalid | Event::TooLong) => {
                     let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
                     // Bytes that were held are of nobody knows what, so they begin no request.
                     if !matches!(self.requests.state, State::Hold(_)) {
-                        self.request_part(chunk, offset, rest, first_of_packet, out);
+                        self.request_part(chunk, offset, rest, out);
                     }
                     self.requests_out_of_step(reason);
                     at += rest;
@@ -73,25 +72,18 @@ impl Http1 {
     }
 
     /// Counts bytes of a request, which they begin if none is under way.
-    fn request_part(
-        &mut self,
-        chunk: &Chunk<'_>,
-        offset: u64,
-        bytes: usize,
-        first_of_packet: bool,
-        out: &mut Vec<Report>,
-    ) {
+    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Vec<Report>) {
         if !self.in_request() {
             self.begin_request(chunk, offset, out);
         }
         self.note_asked(chunk);
         if let Some(newest) = self.pending.back_mut() {
-            newest.count(chunk, bytes, first_of_packet);
+            newest.count(chunk, offset, bytes);
         }
     }
 
-    /// The head of the newest request is whole, or turned out not to be one. It ends behind this offset, at this time.
-    fn request_head(&mut self, head: Option<RequestHead>, end: (u64, u64)) {
+    /// The head of the newest request is whole, or turned out not to be one. It ends behind this offset.
+    fn request_head(&mut self, head: Option<RequestHead>, end: u64) {
         let Some(newest) = self.pending.back_mut() else { return };
         let Some(head) = head else { return self.requests_out_of_step(Outcome::Unparsed) };
         let body = match head.framing {
@@ -113,12 +105,10 @@ impl Http1 {
         }
     }
 
-    /// The newest request has ended, behind this offset and at this time.
-    fn request_end(&mut self, (offset, time_ns): (u64, u64)) {
+    /// The newest request has ended, behind this offset.
+    fn request_end(&mut self, offset: u64) {
         let Some(newest) = self.pending.back_mut() else { return };
-        newest.request_end = Some(offset);
-        newest.request_end_ns = Some(time_ns);
-        newest.request_over = true;
+        newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
         self.requests.state = if wants_tunnel && !newest.response_done {
             State::Hold(Vec::new())
@@ -173,7 +163,7 @@ impl Http1 {
         if let Some(Held { offset, time_ns, acked }) = held.filter(|_| !tunnel) {
             let toward = Toward::Server;
             self.request_bytes(
-                &Chunk { toward, time_ns, offset, acked, bytes: &bytes, starts_packet: true },
+                &Chunk { toward, time_ns, offset, acked, bytes: &bytes, starts_packet: true, trouble: None },
                 limits,
                 out,
             );

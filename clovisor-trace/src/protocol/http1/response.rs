@@ -46,7 +46,6 @@ impl Http1 {
         self.note_served(chunk, out);
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let first_of_packet = at == 0 && chunk.starts_packet;
             let offset = chunk.offset + at as u64;
             if self.responses.is_between() && !matches!(chunk.bytes[at], b'\r' | b'\n') {
                 self.begin_response(chunk, offset, out);
@@ -54,25 +53,25 @@ impl Http1 {
             match self.responses.read(&chunk.bytes[at..], limits.head) {
                 Event::Nothing(taken) | Event::Foreign(taken) | Event::Held(taken) => at += taken,
                 Event::HeadPart(taken) | Event::BodyPart(taken) => {
-                    self.response_part(chunk, taken, first_of_packet);
+                    self.response_part(chunk, offset, taken);
                     at += taken;
                 }
                 Event::Head(taken, bytes) => {
-                    self.response_part(chunk, taken, first_of_packet);
+                    self.response_part(chunk, offset, taken);
                     at += taken;
                     let unknown = self.answered().is_some_and(|answered| answered.exchange.request.is_none());
                     self.unsure_body = unknown.then_some(chunk.offset + at as u64);
                     self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
                 }
                 Event::BodyEnd(taken) => {
-                    self.response_part(chunk, taken, first_of_packet);
+                    self.response_part(chunk, offset, taken);
                     at += taken;
                     self.response_end(None, out);
                 }
                 event @ (Event::Invalid | Event::TooLong) => {
                     let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
-                    self.response_part(chunk, rest, first_of_packet);
+                    self.response_part(chunk, offset, rest);
                     self.responses_out_of_step(reason, out);
                     at += rest;
                 }
@@ -97,9 +96,9 @@ impl Http1 {
         }
     }
 
-    fn response_part(&mut self, chunk: &Chunk<'_>, bytes: usize, first_of_packet: bool) {
+    fn response_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize) {
         if let Some(answered) = self.answered() {
-            answered.count(chunk, bytes, first_of_packet);
+            answered.count(chunk, offset, bytes);
         }
     }
 
@@ -149,12 +148,13 @@ impl Http1 {
     /// The response under way is whole.
     pub(super) fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Vec<Report>) {
         self.responses.state = State::Head(Vec::new());
-        if let Some(orphan) = self.orphan.take() {
+        if let Some(mut orphan) = self.orphan.take() {
+            orphan.end_response();
             out.push(orphan.report(Outcome::RequestUnobserved));
             return;
         }
         if let Some(answered) = self.answered() {
-            answered.response_done = true;
+            answered.end_response();
             if let Some(outcome) = outcome {
                 answered.spoil(outcome);
             }
@@ -167,6 +167,7 @@ impl Http1 {
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
             answered.spoil(outcome);
+            answered.response_cut = true;
             self.response_end(None, out);
         }
         self.responses.state = State::Lost;
@@ -190,6 +191,7 @@ impl Http1 {
                 Skip::End => {
                     if let Some(answered) = self.answered() {
                         answered.spoil(Outcome::CaptureGap);
+                        answered.response_cut = true;
                     }
                     self.response_end(None, out);
                 }

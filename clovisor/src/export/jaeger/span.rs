@@ -1,13 +1,13 @@
 //! Spans in the shape of `opentelemetry_sdk` 0.23, which the Jaeger library takes.
 //!
-//! It is pure and total. It refuses nothing; links and events, which a session has not got, are empty.
+//! It is pure and total. It refuses nothing; links, which a session has not got, are empty.
 
 use std::{
     borrow::Cow,
     time::{Duration, SystemTime},
 };
 
-use clovisor_trace::{Kind, Span, Status, Value};
+use clovisor_trace::{Event, Kind, Span, Status, Value};
 use opentelemetry::{
     Key, KeyValue, Value as OtelValue,
     trace::{self, SpanContext, SpanKind, TraceFlags, TraceState},
@@ -48,7 +48,7 @@ pub(super) fn convert(span: &Span) -> SpanData {
         end_time: time(span.end_ns),
         attributes,
         dropped_attributes_count: 0,
-        events: SpanEvents::default(),
+        events: events(span),
         links: SpanLinks::default(),
         status: match &span.status {
             Status::Unset => trace::Status::Unset,
@@ -59,6 +59,18 @@ pub(super) fn convert(span: &Span) -> SpanData {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build(),
     }
+}
+
+fn events(span: &Span) -> SpanEvents {
+    let event = |event: &Event| {
+        let attributes =
+            event.attributes.iter().map(|(name, one)| KeyValue::new(key(name.clone()), value(one))).collect();
+        trace::Event::new(event.name.clone(), time(event.time_ns), attributes, 0)
+    };
+    let mut events = SpanEvents::default();
+    events.events = span.events.iter().map(event).collect();
+    events.dropped_count = span.events_dropped;
+    events
 }
 
 /// Cut to the microsecond on both ends, so that the library's duration is the difference of the times it sends.

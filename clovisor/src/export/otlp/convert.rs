@@ -2,7 +2,7 @@
 //!
 //! It is pure and total. It refuses nothing; what a span holds arrives unchanged.
 
-use clovisor_trace::{Attributes, Resource, Span, Status, Value};
+use clovisor_trace::{Attributes, Event, Resource, Span, Status, Value};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
@@ -59,6 +59,8 @@ fn convert(span: &Span) -> proto::Span {
         start_time_unix_nano: span.start_ns,
         end_time_unix_nano: span.end_ns,
         attributes: attributes(&span.attributes),
+        events: span.events.iter().map(event).collect(),
+        dropped_events_count: span.events_dropped,
         status: Some(match &span.status {
             Status::Unset => proto::Status::default(),
             Status::Error { message } => {
@@ -66,6 +68,15 @@ fn convert(span: &Span) -> proto::Span {
             }
         }),
         ..proto::Span::default()
+    }
+}
+
+fn event(event: &Event) -> proto::span::Event {
+    proto::span::Event {
+        time_unix_nano: event.time_ns,
+        name: event.name.to_string(),
+        attributes: attributes(&event.attributes),
+        dropped_attributes_count: 0,
     }
 }
 
@@ -112,6 +123,8 @@ mod tests {
             end_ns: 2,
             status: Status::Unset,
             attributes: Vec::new(),
+            events: Vec::new(),
+            events_dropped: 0,
             resource: Arc::new(Resource::service(service.to_owned())),
         }
     }
@@ -145,10 +158,15 @@ mod tests {
             ("b".into(), Value::Bool(true)),
             ("l".into(), Value::List(vec!["p".to_owned(), "q".to_owned()])),
         ];
+        one.events = vec![Event { time_ns: 7, name: "e".into(), attributes: vec![("k".into(), "v".into())] }];
+        one.events_dropped = 3;
         let out = request(&[one]).resource_spans.remove(0).scope_spans.remove(0).spans.remove(0);
         assert_eq!((out.trace_id.len(), out.parent_span_id.clone(), out.flags), (16, vec![9; 8], 0x301));
         assert_eq!((out.trace_state.as_str(), out.kind), ("k=v", 3));
         assert_eq!((out.start_time_unix_nano, out.end_time_unix_nano), (u64::MAX - 1, u64::MAX));
+        let event = &out.events[0];
+        assert_eq!((event.time_unix_nano, event.name.as_str(), event.attributes.len()), (7, "e", 1));
+        assert_eq!((out.events.len(), out.dropped_events_count), (1, 3));
         let status = out.status.unwrap();
         assert_eq!((status.code, status.message.as_str()), (2, "reset"));
         let values: Vec<_> =
@@ -174,6 +192,13 @@ mod tests {
         one.attributes = (0..50)
             .map(|n| (format!("attribute.{n}").into(), Value::List(vec!["x".repeat(n); n])))
             .chain((0..50).map(|n| (format!("number.{n}").into(), Value::Int(i64::MIN))))
+            .collect();
+        one.events = (0..50)
+            .map(|n| Event {
+                time_ns: u64::MAX,
+                name: "x".repeat(n).into(),
+                attributes: one.attributes[..1].to_vec(),
+            })
             .collect();
         let bound = super::super::size::span(&one) + super::super::size::attributes(&one.resource.attributes);
         assert!(request(&[one]).encoded_len() <= bound);

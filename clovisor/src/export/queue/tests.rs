@@ -23,6 +23,8 @@ pub(in crate::export) fn span(id: u64) -> Span {
         end_ns: 2,
         status: Status::Unset,
         attributes: Vec::new(),
+        events: Vec::new(),
+        events_dropped: 0,
         resource: Arc::new(Resource::service("cart")),
     }
 }

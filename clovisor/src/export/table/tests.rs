@@ -19,6 +19,8 @@ fn span(kind: Kind, attributes: Attributes) -> Span {
         end_ns: 1_700_000_000_136_400_000,
         status: Status::Unset,
         attributes,
+        events: Vec::new(),
+        events_dropped: 0,
         resource: Arc::new(Resource::service("cart")),
     }
 }
