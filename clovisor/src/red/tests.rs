@@ -1,6 +1,6 @@
 //! Sessions in, lines of metrics out.
 
-use clovisor_trace::{Detail, Exchange, Framing, RequestHead, ResponseHead, Transfer};
+use clovisor_trace::{Anatomy, Detail, Exchange, Framing, RequestHead, ResponseHead, Transfer};
 use prometheus_client::{encoding::text, registry::Registry};
 
 use super::*;
@@ -21,6 +21,7 @@ fn session(side: Side, protocol: Protocol, outcome: Outcome) -> Session {
         outcome,
         request: Transfer::default(),
         response: Transfer::default(),
+        anatomy: Anatomy::default(),
         missing_bytes: 0,
         first_seq: 0,
         opposite_seq: 0,

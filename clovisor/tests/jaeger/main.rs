@@ -196,8 +196,6 @@ fn known(trace: u8) -> Vec<Span> {
         span_id: SpanId((0x1000 + id).to_be_bytes()),
         events: Vec::new(),
         attributes: vec![("url.path".into(), Value::from(format!("/{id}/{}", "x".repeat(1000))))],
-        events: Vec::new(),
-        events_dropped: 0,
         resource: resource("shop", "shop-2"),
         ..server.clone()
     });
