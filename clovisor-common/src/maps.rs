@@ -19,6 +19,9 @@ pub mod name {
     pub const EVENTS: &str = "packets";
     /// Per-CPU array indexed by [`Verdict::index`](crate::Verdict::index), of packet counts (u64).
     pub const VERDICTS: &str = "verdicts";
+    /// Per-CPU hash: number of the interface, or [`ANY_INTERFACE`](super::ANY_INTERFACE), to
+    /// [`LossValue`](super::LossValue); the kernel writes, the agent makes and removes entries.
+    pub const LOSSES: &str = "losses";
     /// Classifier of what the pod sends.
     pub const INGRESS: &str = "handle_ingress";
     /// Classifier of what the pod receives.
@@ -40,6 +43,10 @@ pub mod protocol {
 /// Set in the number of an interface inside a pod's namespace. The kernel's indexes are positive `int`s, so none
 /// of them has it.
 pub const INSIDE: u32 = 1 << 31;
+
+/// The key of losses of which the interface is not known, because the map had no room for it. The agent makes this
+/// entry when it loads the map, so no loss goes uncounted there. No interface has this number.
+pub const ANY_INTERFACE: u32 = 0;
 
 /// The address of an [`EgressKey`] that matches any address.
 pub const ANY_ADDRESS: [u8; 16] = [0; 16];
@@ -100,6 +107,17 @@ pub struct SessionValue {
 }
 assert_size!(SessionValue, 16);
 
+/// Packets of one interface that were selected and lost ([`Verdict::LOST`](crate::Verdict::LOST)), on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossValue {
+    /// How many.
+    pub packets: u64,
+    /// Kernel time of the last of them, nanoseconds.
+    pub last_ns: u64,
+}
+assert_size!(LossValue, 16);
+
 /// A fragmented IP datagram. Only its first fragment has the ports, so the choice is kept for the others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,6 +158,8 @@ mod pod {
     unsafe impl aya::Pod for super::SessionKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::SessionValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::LossValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FragmentKey {}
     // SAFETY: as above.

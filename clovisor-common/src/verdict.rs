@@ -40,6 +40,9 @@ impl Verdict {
         Self::LostNoReader,
     ];
 
+    /// Those of packets that were wanted and did not get to user space.
+    pub const LOST: [Self; 2] = [Self::LostNoRoom, Self::LostNoReader];
+
     /// Number of counters: one for each verdict and direction.
     pub const COUNTERS: u32 = Self::ALL.len() as u32 * 2;
 

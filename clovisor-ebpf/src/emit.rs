@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_perf_event_output};
 use aya_ebpf::programs::TcContext;
 use clovisor_common::{EventHeader, MAX_CAPTURE, Verdict};
 
-use crate::maps::PACKETS;
+use crate::maps::{self, PACKETS};
 use crate::packet::Headers;
 use crate::select::Choice;
 
@@ -60,9 +60,9 @@ pub(crate) fn emit(
         )
     };
     match i64::from(result) {
-        0 if wire_len > captured_len => Ok(Verdict::EmittedCut),
-        0 => Ok(Verdict::Emitted),
-        ENOSPC => Err(Verdict::LostNoRoom),
-        _ => Err(Verdict::LostNoReader),
+        0 if wire_len > captured_len => return Ok(Verdict::EmittedCut),
+        0 => return Ok(Verdict::Emitted),
+        _ => maps::lost(interface, now),
     }
+    Err(if i64::from(result) == ENOSPC { Verdict::LostNoRoom } else { Verdict::LostNoReader })
 }

@@ -4,10 +4,11 @@
 //! are created (or as they fill, with BPF_F_NO_PREALLOC); the sizes below are chosen for one node.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerfEventByteArray};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventByteArray};
 use aya_ebpf::programs::TcContext;
 use clovisor_common::{
-    EgressKey, FragmentKey, FragmentValue, INSIDE, PortKey, SessionKey, SessionValue, Verdict,
+    ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
+    SessionValue, Verdict,
 };
 
 /// Listening ports: 500 pods (well above kubelet's default of 110) with 32 ports each.
@@ -19,6 +20,9 @@ const MAX_SESSIONS: u32 = 65_536;
 /// Fragmented datagrams in flight at a time. TCP rarely fragments (path MTU discovery), and a datagram is
 /// whole or dead within 30 s (`net.ipv4.ipfrag_time`).
 const MAX_FRAGMENTS: u32 = 4_096;
+/// Interfaces of which losses are told apart: 500 pods, twice over while all of them are replaced. 64 KB, and
+/// 16 KB for each CPU.
+const MAX_LOSSES: u32 = 1_024;
 /// Allocates entries when they are added: most nodes have far fewer rules than the limits.
 const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 
@@ -47,6 +51,35 @@ pub(crate) static PACKETS: PerfEventByteArray = PerfEventByteArray::new(0);
 /// Packets by verdict and direction.
 #[map(name = "verdicts")]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNTERS, 0);
+
+/// Packets that were lost, by interface. Allocated beforehand: where packets are lost, there is no time to allocate.
+#[map(name = "losses")]
+static LOSSES: PerCpuHashMap<u32, LossValue> = PerCpuHashMap::with_max_entries(MAX_LOSSES, 0);
+
+/// Notes that a packet of an interface is lost. Before its verdict is counted, so that whoever reads the verdicts first
+/// finds every loss that they count here. Only packets that are lost pay for it.
+#[inline(always)]
+pub(crate) fn lost(interface: u32, now: u64) {
+    if lost_again(interface, now) {
+        return;
+    }
+    // Another CPU may have made the entry since: then this sets only this CPU's own slot, which is still zero.
+    if LOSSES.insert(interface, LossValue { packets: 1, last_ns: now }, 0).is_err() {
+        lost_again(ANY_INTERFACE, now);
+    }
+}
+
+/// Adds to an entry; whether there is one.
+#[inline(always)]
+fn lost_again(key: u32, now: u64) -> bool {
+    let Some(value) = LOSSES.get_ptr_mut(key) else { return false };
+    // SAFETY: as in `count`, this CPU's own slot.
+    unsafe {
+        (*value).packets += 1;
+        (*value).last_ns = now;
+    }
+    true
+}
 
 /// Counts a packet.
 #[inline(always)]

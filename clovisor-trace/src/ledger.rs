@@ -44,6 +44,8 @@ pub struct Ledger {
     pub sessions_open: u64,
     /// Sessions that ended, by protocol and outcome.
     pub sessions: Ended,
+    /// Sessions during which packets of their interface were lost; part of `sessions`.
+    pub sessions_overlapping_loss: u64,
 }
 
 /// Sessions that ended: by protocol in the order of [`Protocol::ALL`], each by outcome in the order of [`Outcome::ALL`].

@@ -19,6 +19,7 @@ mod flow;
 mod id;
 mod ledger;
 mod limits;
+mod loss;
 mod outbox;
 mod outcome;
 mod packet;
@@ -32,6 +33,7 @@ mod tracer;
 pub use anatomy::{Anatomy, Handshake, Incident, Trouble, Troubles};
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
+pub use loss::Loss;
 pub use outcome::{Outcome, Pairing, Transfer};
 pub use packet::{Heading, Packet, Side, Toward};
 pub use protocol::{

@@ -48,6 +48,9 @@ pub struct Session {
     pub anatomy: Anatomy,
     /// Bytes of it that were on the wire but not captured.
     pub missing_bytes: u64,
+    /// Whether packets of its interface were lost ([`Loss`](crate::Loss)) while it was under way. Of what was not seen to its
+    /// end, the rest may be among them.
+    pub overlaps_loss: bool,
     /// Sequence number of its first byte (of the response's, if no request was seen): with addresses and
     /// ports it tells the sessions of a host apart.
     pub first_seq: u32,

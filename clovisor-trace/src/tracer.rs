@@ -4,6 +4,7 @@ use crate::{
     flow::{Admission, Context, Table, Unseen},
     ledger::Ledger,
     limits::Limits,
+    loss::Loss,
     outbox::Outbox,
     packet::{Datagrams, Decoded, Heading, Packet, Segment, decode, segment},
     session::Session,
@@ -35,11 +36,12 @@ impl Tracer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let datagrams = Datagrams::new(limits.datagrams);
+        let outbox = Outbox::new(limits.idle_ns);
         Self {
             limits,
             table: Table::new(),
             datagrams,
-            outbox: Outbox::default(),
+            outbox,
             unseen: Unseen::default(),
             ledger: Ledger::default(),
         }
@@ -48,6 +50,7 @@ impl Tracer {
     /// Takes a packet in. Times should not go back; small steps back do no harm.
     pub fn handle_packet(&mut self, packet: &Packet<'_>) {
         self.ledger.packets += 1;
+        self.outbox.now_ns = packet.time_ns;
         match decode(packet) {
             Decoded::Segment(segment) => match self.give(packet, &segment) {
                 Admission::Flow => self.ledger.segments += 1,
@@ -73,8 +76,16 @@ impl Tracer {
         table.segment(packet, segment, &mut Context { now_ns: packet.time_ns, limits, ledger, out, unseen })
     }
 
+    /// Takes note that packets were lost on their way here: sessions of the interface that were under way then are marked
+    /// when they end ([`Session::overlaps_loss`]). Call it before the first packet that is younger is handed in, so that none
+    /// of them has ended yet.
+    pub fn handle_loss(&mut self, loss: &Loss) {
+        self.outbox.losses.note(loss);
+    }
+
     /// Looks at the clock, the one that packets carry: sessions whose time is over end.
     pub fn handle_timeout(&mut self, now_ns: u64) {
+        self.outbox.now_ns = now_ns;
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.handle_timeout(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.expire(now_ns);
@@ -98,6 +109,7 @@ impl Tracer {
         self.handle_timeout(now_ns);
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.finish_interface(interface, &mut Context { now_ns, limits, ledger, out, unseen });
+        self.outbox.losses.forget(interface);
         self.bring_up_to_date();
     }
 
@@ -135,5 +147,6 @@ impl Tracer {
         self.ledger.sessions_begun = self.table.begun_sessions();
         self.ledger.sessions_open = self.table.open_sessions();
         self.ledger.sessions = self.outbox.counts();
+        self.ledger.sessions_overlapping_loss = self.outbox.overlapping();
     }
 }

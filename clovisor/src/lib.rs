@@ -1,8 +1,8 @@
 //! The agent of Clovisor, and its command line.
 //!
 //! One way through: [`datapath`] brings packets from the kernel, [`pipeline`] makes spans of them with the pure
-//! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`summary`] tells what became of
-//! everything. [`verbs`] puts these together, one file for each command of [`cli`].
+//! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`ledger`] holds every stage
+//! against the next, [`summary`] tells what became of everything. [`verbs`] puts these together, one file for each command of [`cli`].
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -12,6 +12,7 @@ pub mod config;
 pub mod datapath;
 pub mod export;
 pub mod failure;
+pub mod ledger;
 mod live;
 pub mod metrics;
 pub mod outputs;

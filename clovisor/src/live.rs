@@ -1,9 +1,11 @@
 //! Live tracing: the kernel's packets through the pipeline, whoever decides what is attached.
 
-use std::time::Duration;
+mod said;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clovisor_common::{EventHeader, Verdict, direction, protocol, side};
+use clovisor_common::{EventHeader, direction, protocol, side};
 use clovisor_trace::{Packet, Protocol, Side, Span, Toward};
 
 use crate::{
@@ -12,11 +14,13 @@ use crate::{
         clock,
         interface::{Interface, Orientation},
         kernel::{self, Kernel, Verdicts},
-        perf::{HOLD_BACK, Packets, PerfCounters},
+        losses::Losses,
+        perf::{HOLD_BACK, Packets},
     },
+    ledger::{Books, KernelSide, Sinks, Source},
     pipeline::{Names, Pipeline},
-    summary::{self, Account},
 };
+use said::Said;
 
 /// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
 pub(crate) const FETCH: Duration = Duration::from_millis(5);
@@ -28,6 +32,10 @@ pub(crate) struct Live {
     kernel: Kernel,
     attacher: Attacher,
     packets: Packets,
+    losses: Losses,
+    said: Said,
+    /// Names of interfaces, by number, until they are retired.
+    names: BTreeMap<u32, String>,
     pub(crate) pipeline: Pipeline,
     /// What to add to kernel time to get time since the Unix epoch.
     epoch_ns: u64,
@@ -39,7 +47,9 @@ impl Live {
         let mut kernel = Kernel::load(verbose).context("cannot load the eBPF programs")?;
         let packets = kernel.packets(buffer).context("cannot open the packet buffers")?;
         let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
-        Ok(Self { kernel, attacher, packets, pipeline, epoch_ns })
+        let losses = Losses::new(clock::monotonic_ns());
+        let (said, names) = (Said::default(), BTreeMap::new());
+        Ok(Self { kernel, attacher, packets, losses, said, names, pipeline, epoch_ns })
     }
 
     /// Attaches an interface and says how.
@@ -51,6 +61,11 @@ impl Live {
         way: Way,
     ) -> Result<()> {
         self.pipeline.name(interface.id, names);
+        let name = match &interface.namespace {
+            Some(namespace) => format!("{} inside {}", interface.name, namespace.file().display()),
+            None => interface.name.clone(),
+        };
+        self.names.insert(interface.id, name);
         self.kernel.set_rules(interface.id, rules)?;
         let attached = self
             .attacher
@@ -91,12 +106,20 @@ impl Live {
 
     /// Hands on what is open on an interface that was detached a while ago.
     pub(crate) fn retire(&mut self, interface: u32, out: &mut impl FnMut(Span)) {
-        self.pipeline.finish_interface(interface, clock::monotonic_ns(), self.epoch_ns, out);
+        let now_ns = clock::monotonic_ns();
+        self.look(now_ns);
+        self.pipeline.finish_interface(interface, now_ns, self.epoch_ns, out);
+        if let Err(error) = self.losses.forget(&mut self.kernel, interface) {
+            tracing::debug!("cannot forget what was lost at interface {interface}: {error}");
+        }
+        self.names.remove(&interface);
     }
 
     /// Fetches what the kernel has picked, and ends sessions whose time is over.
     pub(crate) fn fetch(&mut self, out: &mut impl FnMut(Span)) {
         let now_ns = clock::monotonic_ns();
+        // Before any packet that is younger than what was lost.
+        self.look(now_ns);
         let Self { packets, pipeline, epoch_ns, .. } = self;
         packets.drain(now_ns, &mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
         // Packets younger than this are still held back for order, so the tracer's clock must not pass them.
@@ -130,45 +153,63 @@ impl Live {
     /// Detaches everywhere, then hands on the last packets and what is open.
     pub(crate) async fn stop(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
         let detached = self.attacher.detach_all(&mut self.kernel).await;
+        // A classifier that ran when its filter was taken off ends within this time, as everywhere.
+        tokio::time::sleep(HOLD_BACK).await;
+        let now_ns = clock::monotonic_ns();
+        self.look(now_ns);
+        self.say(now_ns, true);
         let Self { packets, pipeline, epoch_ns, .. } = self;
         packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
         pipeline.finish(clock::monotonic_ns(), *epoch_ns, out);
         detached
     }
 
-    /// What the kernel side did with packets, and what came over the buffers.
-    pub(crate) fn counts(&self) -> Result<(Verdicts, PerfCounters)> {
-        Ok((self.kernel.verdicts()?, self.packets.counters()))
+    /// All counters now; `still` if this is after a [`Self::stop`] that detached. [`ledger`](crate::ledger) says why they are
+    /// read in this order.
+    pub(crate) fn books(&mut self, sinks: Sinks, still: bool) -> Books {
+        // They were readable before; where they no longer are, the accounts show that.
+        let verdicts = self.kernel.verdicts().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Verdicts::default()
+        });
+        self.look(clock::monotonic_ns());
+        self.packets.read();
+        let past = Some(("at interfaces that are gone".to_owned(), self.losses.past()));
+        let by_interface =
+            self.losses.by_interface().map(|(id, packets)| (format!("at {}", self.called(id)), packets));
+        let lost = by_interface.chain(past).collect();
+        let kernel = KernelSide { verdicts, buffers: self.packets.counters(), lost, still };
+        self.pipeline.books(Source::Kernel(kernel), sinks)
     }
 
-    /// What became of every packet and session.
-    pub(crate) fn accounts(&self) -> Result<Vec<Account>> {
-        let verdicts = self.kernel.verdicts()?;
-        let (counters, ledger) = (self.packets.counters(), self.pipeline.ledger());
-        let emitted = verdicts.of(Verdict::Emitted) + verdicts.of(Verdict::EmittedCut);
-        let mut fetched = summary::tracer_packets(ledger);
-        fetched.of = "captured";
-        fetched.came = emitted;
-        fetched.parts.push(("unreadable", counters.invalid));
-        Ok(vec![seen(&verdicts), fetched, summary::sessions(ledger, self.pipeline.tally())])
+    /// Tells the tracer, and now and then the log, what the kernel side has lost since the last look.
+    fn look(&mut self, now_ns: u64) {
+        match self.losses.look(&self.kernel, now_ns) {
+            Ok(losses) => {
+                for loss in &losses {
+                    self.pipeline.lost(loss);
+                    self.said.note(self.called(loss.interface), loss);
+                }
+            }
+            // The account of losses then shows what is missing.
+            Err(error) => tracing::debug!("cannot look for losses: {error}"),
+        }
+        self.say(now_ns, false);
     }
-}
 
-/// What the kernel side did with the packets that it saw.
-fn seen(verdicts: &Verdicts) -> Account {
-    let name = |verdict| match verdict {
-        Verdict::Emitted => "captured",
-        Verdict::EmittedCut => "captured cut",
-        Verdict::NotIp => "not IP",
-        Verdict::NotTcp => "not TCP",
-        Verdict::NotSelected => "not selected",
-        Verdict::Malformed => "malformed",
-        Verdict::FragmentNotSelected => "fragments not selected",
-        Verdict::LostNoRoom => "LOST, buffer full",
-        Verdict::LostNoReader => "LOST, no reader",
-    };
-    let parts = Verdict::ALL.map(|verdict| (name(verdict), verdicts.of(verdict)));
-    Account { of: "packets", came: verdicts.total(), parts: parts.into() }
+    fn say(&mut self, now_ns: u64, last: bool) {
+        if let Some(line) = self.said.line(now_ns, last, self.epoch_ns) {
+            tracing::error!("{line}");
+        }
+    }
+
+    /// What people call an interface.
+    fn called(&self, interface: Option<u32>) -> String {
+        match interface {
+            None => "an interface not known".to_owned(),
+            Some(id) => self.names.get(&id).cloned().unwrap_or_else(|| format!("interface {id}")),
+        }
+    }
 }
 
 /// Hands a packet of the kernel to the pipeline.

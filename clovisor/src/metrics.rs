@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use clovisor_common::Verdict;
-use clovisor_trace::{Ledger, Outcome, Protocol};
+use clovisor_trace::{Outcome, Protocol};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -15,24 +15,16 @@ use prometheus_client::{
 };
 
 use crate::{
-    datapath::{kernel::Verdicts, perf::PerfCounters},
     export::Snapshot,
+    ledger::{Books, Sinks},
     red::Red,
 };
 
 /// The agent at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// What the kernel side did with packets.
-    pub verdicts: Verdicts,
-    /// What came over the packet buffers.
-    pub buffers: PerfCounters,
-    /// What became of packets and sessions.
-    pub ledger: Ledger,
-    /// What became of spans, by kind of sink.
-    pub spans: BTreeMap<&'static str, Snapshot>,
-    /// Sessions of which the sampler wants no span.
-    pub sampled_out: u64,
+    /// What became of packets, sessions and spans.
+    pub books: Books,
     /// What was counted of requests.
     pub red: Option<Red>,
     /// Pods that are traced.
@@ -63,22 +55,7 @@ impl Observed {
     /// Packets that were wanted and lost, for whatever reason.
     #[must_use]
     pub fn packets_lost(&self) -> u64 {
-        self.lost().iter().map(|(_, count)| count).sum()
-    }
-
-    /// What became of the spans of all sinks together.
-    #[must_use]
-    pub fn all_spans(&self) -> Snapshot {
-        self.spans.values().fold(Snapshot::default(), |all, spans| all + *spans)
-    }
-
-    fn lost(&self) -> [(&'static str, u64); 4] {
-        [
-            ("buffer_full", self.verdicts.of(Verdict::LostNoRoom)),
-            ("no_reader", self.verdicts.of(Verdict::LostNoReader)),
-            ("fragment_dropped", self.ledger.fragments_dropped),
-            ("unreadable", self.buffers.invalid),
-        ]
+        self.books.packets_lost().iter().map(|(_, count)| count).sum()
     }
 
     /// Whether the agent does its work: it knows the cluster, and what is to be attached is. Redis and Jaeger
@@ -117,13 +94,15 @@ impl Collector for Observed {
         self.packets(&mut encoder)?;
         self.sessions(&mut encoder)?;
         self.exports(&mut encoder)?;
+        self.law(&mut encoder)?;
         self.control(&mut encoder)
     }
 }
 
 impl Observed {
     fn packets(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let verdicts = Verdict::ALL.map(|verdict| (verdict_name(verdict), self.verdicts.of(verdict)));
+        let kernel = self.books.kernel().cloned().unwrap_or_default();
+        let verdicts = Verdict::ALL.map(|verdict| (verdict_name(verdict), kernel.verdicts.of(verdict)));
         counters(
             encoder,
             "packets",
@@ -131,7 +110,7 @@ impl Observed {
             "verdict",
             &verdicts,
         )?;
-        let ledger = &self.ledger;
+        let ledger = &self.books.tracer;
         let fates = [
             ("segment", ledger.segments),
             ("fragment", ledger.fragments),
@@ -139,7 +118,7 @@ impl Observed {
             ("after_end", ledger.after_end),
             ("not_tcp", ledger.not_tcp),
             ("malformed", ledger.malformed),
-            ("unreadable", self.buffers.invalid),
+            ("unreadable", kernel.buffers.invalid),
         ];
         counters(
             encoder,
@@ -148,44 +127,54 @@ impl Observed {
             "fate",
             &fates,
         )?;
-        let lost = self.lost();
+        let help = "Captured packets that are held back for order";
+        gauge(encoder, "captured_packets_held", help, kernel.buffers.held)?;
+        let lost = self.books.packets_lost();
         counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)
     }
 
     fn sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ledger = &self.books.tracer;
         let help = "Sessions that ended, by protocol and outcome";
         let mut family = encoder.encode_descriptor("sessions", help, None, MetricType::Counter)?;
-        for (protocol, counts) in Protocol::ALL.into_iter().zip(self.ledger.sessions) {
+        for (protocol, counts) in Protocol::ALL.into_iter().zip(ledger.sessions) {
             for (outcome, count) in Outcome::ALL.into_iter().zip(counts) {
                 let labels = [("protocol", protocol.name()), ("outcome", outcome.name())];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
-        counter(encoder, "sessions_begun", "Sessions that began", self.ledger.sessions_begun)?;
-        gauge(encoder, "sessions_open", "Sessions that have begun and not ended", self.ledger.sessions_open)?;
-        counter(encoder, "flows_begun", "Connections that were followed", self.ledger.flows_begun)?;
+        counter(encoder, "sessions_begun", "Sessions that began", ledger.sessions_begun)?;
+        gauge(encoder, "sessions_open", "Sessions that have begun and not ended", ledger.sessions_open)?;
+        let help = "Sessions during which packets of their interface were lost";
+        counter(encoder, "sessions_overlapping_loss", help, ledger.sessions_overlapping_loss)?;
+        counter(encoder, "flows_begun", "Connections that were followed", ledger.flows_begun)?;
         counter(
             encoder,
             "flows_evicted",
             "Connections given up because a limit was reached",
-            self.ledger.flows_evicted,
+            ledger.flows_evicted,
         )?;
-        gauge(encoder, "flows_open", "Connections that are followed", self.ledger.flows_open)
+        gauge(encoder, "flows_open", "Connections that are followed", ledger.flows_open)
     }
 
     fn exports(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let none = BTreeMap::new();
+        let sinks = match &self.books.sinks {
+            Sinks::One(sinks) => sinks,
+            Sinks::Each(_) => &none,
+        };
         let by_sink = |of: fn(&Snapshot) -> u64| -> Vec<_> {
-            self.spans.iter().map(|(sink, spans)| (*sink, of(spans))).collect()
+            sinks.iter().map(|(sink, spans)| (*sink, of(spans))).collect()
         };
         let all = by_sink(|spans| spans.pushed);
         counters(encoder, "spans", "Spans handed to the exporter, by kind of sink", "sink", &all)?;
         let help = "Sessions of which the sampler wants no span";
-        counter(encoder, "spans_sampled_out", help, self.sampled_out)?;
+        counter(encoder, "spans_sampled_out", help, self.books.sampled_out)?;
         let exported = by_sink(|spans| spans.exported);
         counters(encoder, "spans_exported", "Spans that arrived", "sink", &exported)?;
         let help = "Spans that will never arrive";
         let mut family = encoder.encode_descriptor("spans_dropped", help, None, MetricType::Counter)?;
-        for (sink, spans) in &self.spans {
+        for (sink, spans) in sinks {
             for (reason, count) in [
                 ("queue_full", spans.dropped_queue_full),
                 ("given_up", spans.dropped_given_up),
@@ -197,7 +186,30 @@ impl Observed {
         }
         let retries = by_sink(|spans| spans.retries);
         counters(encoder, "export_retries", "Batches that were sent again", "sink", &retries)?;
-        gauge(encoder, "spans_queued", "Spans that wait", self.all_spans().queued)
+        gauge(encoder, "spans_queued", "Spans that wait", self.books.spans().queued)
+    }
+
+    fn law(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let spans = self.books.spans();
+        let help = "Share of what was wanted that is lost: packets, and spans";
+        let mut family = encoder.encode_descriptor("loss_ratio", help, None, MetricType::Gauge)?;
+        for (of, lost, wanted) in [
+            ("packets", self.packets_lost(), self.books.packets_wanted()),
+            ("spans", spans.dropped(), spans.pushed),
+        ] {
+            ConstGauge::new(ratio(lost, wanted)).encode(family.encode_family(&[("of", of)])?)?;
+        }
+        let mut by_account = BTreeMap::new();
+        for account in self.books.accounts() {
+            *by_account.entry(account.of).or_insert(0) += account.difference();
+        }
+        let help = "By how much an account of the ledger does not add up";
+        let mut family = encoder.encode_descriptor("ledger_imbalance", help, None, MetricType::Gauge)?;
+        for (account, difference) in by_account {
+            let difference = ConstGauge::new(i64::try_from(difference).unwrap_or(i64::MAX));
+            difference.encode(family.encode_family(&[("account", account)])?)?;
+        }
+        Ok(())
     }
 
     fn control(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -232,6 +244,12 @@ impl Observed {
         gauge(encoder, "redis_up", "Whether Redis answers", self.redis_connected.into())?;
         gauge(encoder, "kubernetes_up", "Whether the API server answers", self.kubernetes_connected.into())
     }
+}
+
+/// 0 where nothing was wanted.
+#[expect(clippy::cast_precision_loss, reason = "a ratio of counts needs no more than 52 bits")]
+fn ratio(lost: u64, wanted: u64) -> f64 {
+    if wanted == 0 { 0.0 } else { lost as f64 / wanted as f64 }
 }
 
 /// The value of the label `verdict`.
@@ -302,8 +320,9 @@ mod tests {
             redis_connected: true,
             ..Observed::default()
         };
-        observed.ledger.sessions[Protocol::Http as usize][Outcome::Complete as usize] = 7;
-        observed.spans.insert("otlp-grpc", Snapshot { dropped_queue_full: 2, ..Snapshot::default() });
+        observed.books.tracer.sessions[Protocol::Http as usize][Outcome::Complete as usize] = 7;
+        let spans = Snapshot { pushed: 8, dropped_queue_full: 2, ..Snapshot::default() };
+        observed.books.sinks = Sinks::One(BTreeMap::from([("otlp-grpc", spans)]));
         let text = render(&observed).unwrap();
         for line in [
             concat!("clovisor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -311,6 +330,11 @@ mod tests {
             "clovisor_packets_lost_total{reason=\"buffer_full\"} 0",
             "clovisor_sessions_total{protocol=\"http\",outcome=\"complete\"} 7",
             "clovisor_spans_dropped_total{sink=\"otlp-grpc\",reason=\"queue_full\"} 2",
+            "clovisor_loss_ratio{of=\"packets\"} 0.0",
+            "clovisor_loss_ratio{of=\"spans\"} 0.25",
+            "clovisor_ledger_imbalance{account=\"captured\"} 0",
+            // Seven ended, and none of them began.
+            "clovisor_ledger_imbalance{account=\"outcomes\"} 7",
             "clovisor_pods{state=\"attached\"} 3",
             "clovisor_pods_one_sided 1",
             "clovisor_interfaces_attached{side=\"pod\"} 2",

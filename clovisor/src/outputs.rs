@@ -9,11 +9,10 @@ use clovisor_trace::Span;
 use crate::{
     cli::{Form, Output},
     export::{
-        self, Address, Environment, Exporter, QueueConfig, Sink as _, SpanQueue, Worker, json::JsonLines,
-        table::Table,
+        self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker,
+        json::JsonLines, table::Table,
     },
     failure::Usage,
-    summary::{self, Account},
 };
 
 /// How long queues may take to empty when all else has ended.
@@ -89,13 +88,13 @@ impl Outputs {
     }
 
     /// Sends what is queued, gives up the rest, and tells what became of all, by sink.
-    pub async fn shutdown(self) -> Vec<(String, Account)> {
-        let mut accounts = Vec::new();
+    pub async fn shutdown(self) -> Vec<(String, Snapshot)> {
+        let mut sinks = Vec::new();
         for Lane { name, queue, worker } in self.lanes {
             drop(queue);
-            accounts.push((name, summary::spans(&worker.shutdown(FAREWELL).await)));
+            sinks.push((name, worker.shutdown(FAREWELL).await));
         }
-        accounts
+        sinks
     }
 }
 

@@ -10,10 +10,17 @@ use std::{
 };
 
 use clovisor_trace::{
-    Heading, Ledger, Limits, OtherSide, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder, Tracer,
+    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder,
+    Tracer,
 };
 
-use crate::{export::Sampler, plan::Peers, red::Red, summary::Tally};
+use crate::{
+    export::Sampler,
+    ledger::{Books, Sinks, Source},
+    plan::Peers,
+    red::Red,
+    summary::Tally,
+};
 
 /// Whose spans those of an interface are.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +127,11 @@ impl Pipeline {
         self.hand_on(epoch_ns, out);
     }
 
+    /// Takes note that packets were lost before they came here.
+    pub fn lost(&mut self, loss: &Loss) {
+        self.tracer.handle_loss(loss);
+    }
+
     /// Looks at the clock of the packets.
     pub fn tick(&mut self, now_ns: u64, epoch_ns: u64, out: &mut impl FnMut(Span)) {
         self.tracer.handle_timeout(now_ns);
@@ -194,6 +206,20 @@ impl Pipeline {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         self.tracer.ledger()
+    }
+
+    /// All counters now, with those of the stages before and behind.
+    #[must_use]
+    pub fn books(&self, source: Source, sinks: Sinks) -> Books {
+        Books {
+            source,
+            tracer: self.ledger().clone(),
+            handed_on: self.tally.sessions(),
+            sampled_out: self.tally.sampled_out,
+            beyond_limit: self.tally.beyond_limit,
+            not_taken: 0,
+            sinks,
+        }
     }
 
     /// What was handed on so far.

@@ -183,7 +183,8 @@ fn troubles() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
         for segment in segments {
             Step::Segment(segment).write(&mut input);
         }
-        for step in [Step::Deadline, Step::WaitLong(1), Step::Timeout, Step::FinishInterface(1)] {
+        let lose = Step::Lose { interface: 1, ms: 5 };
+        for step in [lose, Step::Deadline, Step::WaitLong(1), Step::Timeout, Step::FinishInterface(1)] {
             step.write(&mut input);
         }
         (name, input)

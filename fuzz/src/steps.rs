@@ -106,6 +106,13 @@ pub enum Step<'a> {
     Deadline,
     /// Tracing of an interface ends.
     FinishInterface(u8),
+    /// Packets of the last so many ms were lost, at an interface, or at any if it is 0.
+    Lose {
+        /// Number of the interface, 0 to 3.
+        interface: u8,
+        /// Since when.
+        ms: u8,
+    },
 }
 
 impl<'a> Step<'a> {
@@ -125,6 +132,7 @@ impl<'a> Step<'a> {
             5 => Self::Late(input.arbitrary()?),
             6 if first & 1 == 0 => Self::Timeout,
             6 => Self::Deadline,
+            _ if first & 16 != 0 => Self::Lose { interface: first & 3, ms: input.arbitrary()? },
             _ => Self::FinishInterface(first & 3),
         }))
     }
@@ -142,6 +150,7 @@ impl<'a> Step<'a> {
             Self::Timeout => out.push(6 << 5),
             Self::Deadline => out.push(6 << 5 | 1),
             Self::FinishInterface(interface) => out.push(7 << 5 | interface & 3),
+            Self::Lose { interface, ms } => out.extend([7 << 5 | 16 | interface & 3, *ms]),
         }
     }
 }
@@ -266,6 +275,7 @@ mod tests {
             Step::Timeout,
             Step::Deadline,
             Step::FinishInterface(2),
+            Step::Lose { interface: 1, ms: 20 },
         ];
         let mut bytes = Vec::new();
         steps.iter().for_each(|step| step.write(&mut bytes));

@@ -1,10 +1,10 @@
 //! Target `tracer`: packets of four connections in any order, with any numbers and flags, any times, and interfaces
-//! whose tracing ends.
+//! whose tracing ends, or that lose packets.
 //!
 //! Input: a byte of choices (bit 0: usual limits in the place of small ones), then [`Step`]s.
 
 use arbitrary::Unstructured;
-use clovisor_trace::{Limits, Packet, Protocol, Session, Side, Toward};
+use clovisor_trace::{Limits, Loss, Packet, Protocol, Session, Side, Toward};
 
 use crate::{
     steps::{Place, Segment, Split, Step},
@@ -65,6 +65,12 @@ impl World {
             Step::FinishInterface(interface) => {
                 self.tracer.finish_interface(u32::from(*interface), self.now_ns);
             }
+            Step::Lose { interface, ms } => self.tracer.lose(&Loss {
+                interface: (*interface > 0).then_some((*interface).into()),
+                from_ns: self.now_ns.saturating_sub(u64::from(*ms) * MS_NS),
+                until_ns: self.now_ns,
+                packets: 1,
+            }),
         }
     }
 

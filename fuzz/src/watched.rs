@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use clovisor_trace::{Limits, OtherSide, Packet, Resource, Semconv, Session, SpanBuilder, Tracer};
+use clovisor_trace::{Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SpanBuilder, Tracer};
 
 /// A tracer, and what was seen of it.
 pub(crate) struct Watched {
@@ -13,6 +13,10 @@ pub(crate) struct Watched {
     largest_packet: usize,
     /// Sessions that ended, in the order of their ends.
     sessions: Vec<Session>,
+    /// What was lost, of interfaces that are traced.
+    losses: Vec<Loss>,
+    /// Sessions that overlap a loss.
+    marked: u64,
 }
 
 impl Watched {
@@ -24,6 +28,8 @@ impl Watched {
             resource,
             largest_packet: 0,
             sessions: Vec::new(),
+            losses: Vec::new(),
+            marked: 0,
         }
     }
 
@@ -41,6 +47,12 @@ impl Watched {
         self.check();
     }
 
+    pub(crate) fn lose(&mut self, loss: &Loss) {
+        self.losses.push(*loss);
+        self.tracer.handle_loss(loss);
+        self.check();
+    }
+
     /// How many sessions have ended.
     pub(crate) fn ended(&self) -> usize {
         self.sessions.len()
@@ -54,6 +66,7 @@ impl Watched {
     pub(crate) fn finish_interface(&mut self, interface: u32, now_ns: u64) {
         self.tracer.finish_interface(interface, now_ns);
         self.check();
+        self.losses.retain(|loss| loss.interface != Some(interface));
     }
 
     /// Ends the tracing: nothing may be left. Returns all sessions.
@@ -69,11 +82,19 @@ impl Watched {
     fn check(&mut self) {
         while let Some(session) = self.tracer.poll_session() {
             self.span(&session);
+            let may_be_its =
+                |loss: &&Loss| loss.interface.is_none_or(|interface| interface == session.interface);
+            let mut losses = self.losses.iter().filter(may_be_its).peekable();
+            assert!(losses.peek().is_some() || !session.overlaps_loss, "marked of nothing: {session:?}");
+            let overlaps = |loss: &Loss| loss.from_ns <= session.end_ns && session.start_ns <= loss.until_ns;
+            assert!(!losses.any(overlaps) || session.overlaps_loss, "not marked: {session:?}");
+            self.marked += u64::from(session.overlaps_loss);
             self.sessions.push(session);
         }
         let ledger = self.tracer.ledger();
         assert_eq!(ledger.balance(), Ok(()), "{ledger:?}");
         assert_eq!(ledger.sessions_ended(), self.sessions.len() as u64, "{ledger:?}");
+        assert_eq!(ledger.sessions_overlapping_loss, self.marked, "{ledger:?}");
         assert!(ledger.fragments_dropped <= ledger.fragments, "{ledger:?}");
         assert!(ledger.flows_open <= self.limits.flows as u64, "{ledger:?}");
         // The last flow stays, even where it alone is above the limit of all.

@@ -376,6 +376,7 @@ impl Flow {
             response: report.response,
             anatomy: Anatomy { handshake, ..report.anatomy },
             missing_bytes: report.missing_bytes,
+            overlaps_loss: false,
             first_seq: streams[report.first.0 as usize].seq(report.first.1),
             opposite_seq: streams[report.first.0.opposite() as usize].seq(report.first_acked),
             detail: report.detail,

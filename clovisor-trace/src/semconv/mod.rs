@@ -160,6 +160,9 @@ fn stable(attributes: &mut Attributes, session: &Session) {
     if session.missing_bytes > 0 {
         set(attributes, "clovisor.missing_bytes", session.missing_bytes);
     }
+    if session.overlaps_loss {
+        set(attributes, "clovisor.overlaps_loss", true);
+    }
 }
 
 /// Who spoke to whom: the connection's own ends, whatever the request calls them (`url.domain` and `url.full`

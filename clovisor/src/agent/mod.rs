@@ -8,7 +8,7 @@ mod pods;
 mod sides;
 mod traces;
 
-use std::{future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
 use clovisor_trace::Semconv;
@@ -31,6 +31,7 @@ use crate::{
     },
     export::{Address, Environment},
     failure::Usage,
+    ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK},
     metrics::Observed,
     pipeline::Pipeline,
@@ -284,15 +285,10 @@ impl Agent {
     }
 
     fn observe(&mut self) -> Observed {
-        // The map was readable when the agent started; where it no longer is, the counts stay 0.
-        let (verdicts, buffers) = self.live.counts().unwrap_or_default();
+        let books = self.live.books(Sinks::One(self.traces.by_sink()), false);
         let (state, loaded) = (self.cluster.state(), self.source.config().borrow().clone());
         Observed {
-            verdicts,
-            buffers,
-            ledger: self.live.pipeline.ledger().clone(),
-            spans: self.traces.by_sink(),
-            sampled_out: self.live.pipeline.tally().sampled_out,
+            books,
             red: None,
             pods_attached: self.pods.attached(),
             pods_pending: self.pods.pending(),
@@ -315,7 +311,7 @@ impl Agent {
             ("pods_pending".to_owned(), observed.pods_pending.to_string()),
             ("pods_skipped".to_owned(), observed.pods_skipped.to_string()),
             ("pods_one_sided".to_owned(), observed.pods_one_sided.to_string()),
-            ("sessions".to_owned(), observed.ledger.sessions_ended().to_string()),
+            ("sessions".to_owned(), observed.books.tracer.sessions_ended().to_string()),
         ];
         if let Some(error) = &self.traces_error {
             more.push(("error:traces".to_owned(), error.clone()));
@@ -326,8 +322,8 @@ impl Agent {
             pods: self.desired.pods.len() as u64,
             interfaces: observed.pods_attached as u64,
             exporter: self.traces.describe().to_owned(),
-            spans: observed.all_spans().exported,
-            drops: observed.all_spans().dropped() + observed.packets_lost(),
+            spans: observed.books.spans().exported,
+            drops: observed.books.spans().dropped() + observed.packets_lost(),
             more,
         });
     }
@@ -345,7 +341,19 @@ impl Agent {
             spans.dropped(),
             started.elapsed().as_secs_f32()
         );
+        account(&self.live.books(Sinks::One(BTreeMap::from([("all", spans)])), detached.is_ok()));
         detached.context("cannot detach; run 'clovisor cleanup' on the node")
+    }
+}
+
+/// Says what became of everything, and whether it adds up.
+fn account(books: &Books) {
+    for account in books.accounts() {
+        if account.difference() > 0 {
+            tracing::error!("{account}");
+        } else if account.shown {
+            tracing::info!("{account}");
+        }
     }
 }
 

@@ -143,8 +143,9 @@ impl Pods {
             }
             Err(error) => {
                 self.attach_errors += 1;
-                // Rules may be in the maps already.
+                // Rules may be in the maps already, and packets under way.
                 _ = live.detach(interface.id).await;
+                self.retiring.push_back((Instant::now(), interface.id));
                 let back = interface.namespace.is_some() && self.sides.fall_back(&plan.uid);
                 let then =
                     if back { "; back to the host's end of its veth, where it is seen in part" } else { "" };

@@ -89,6 +89,18 @@ impl Verdicts {
         self.get(verdict, direction::FROM_POD) + self.get(verdict, direction::TO_POD)
     }
 
+    /// Packets that were wanted and lost.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        Verdict::LOST.iter().map(|&verdict| self.of(verdict)).sum()
+    }
+
+    /// Packets that were captured, whole or cut.
+    #[must_use]
+    pub fn emitted(&self) -> u64 {
+        self.of(Verdict::Emitted) + self.of(Verdict::EmittedCut)
+    }
+
     /// Packets of one [`direction`].
     #[must_use]
     pub fn seen(&self, direction: u8) -> u64 {
@@ -104,7 +116,7 @@ impl Verdicts {
 
 /// The loaded kernel side. Dropping it unloads what is not attached by clsact.
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What the maps hold, by interface.
     rules: HashMap<u32, Rules>,
@@ -124,6 +136,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new().override_global(aya_log::LEVEL, &level, true).load(OBJECT)?;
         let log = if debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let mut kernel = Self { ebpf, log, rules: HashMap::new() };
+        kernel.expect_losses()?;
         for name in [name::INGRESS, name::EGRESS_PROGRAM] {
             kernel.loaded(name)?;
         }
@@ -173,6 +186,20 @@ impl Kernel {
     /// [`KernelError::Map`].
     pub fn rule_count(&self) -> Result<usize, KernelError> {
         Ok(self.count::<PortKey>(name::PORTS)? + self.count::<EgressKey>(name::EGRESS)?)
+    }
+
+    /// The id of a map, by which any process may look at it: for tests and diagnosis.
+    ///
+    /// # Errors
+    /// [`KernelError::Absent`], [`KernelError::Map`].
+    pub fn map_id(&self, name: &'static str) -> Result<u32, KernelError> {
+        use aya::maps::Map;
+        match self.ebpf.map(name) {
+            Some(Map::PerCpuHashMap(map) | Map::HashMap(map) | Map::PerCpuArray(map)) => {
+                Ok(map.info().map_err(|source| KernelError::Map { name, source })?.id())
+            }
+            _ => Err(KernelError::Absent(name)),
+        }
     }
 
     fn count<K: aya::Pod>(&self, name: &'static str) -> Result<usize, KernelError> {
@@ -225,6 +252,23 @@ impl Kernel {
             }
         }
         Ok(verdicts)
+    }
+
+    /// Packets that were wanted and lost so far, both directions: a part of [`Self::verdicts`] that is cheap to look at.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn lost(&self) -> Result<u64, KernelError> {
+        let fault = |source| KernelError::Map { name: name::VERDICTS, source };
+        let map = self.ebpf.map(name::VERDICTS).ok_or(KernelError::Absent(name::VERDICTS))?;
+        let map = PerCpuArray::<&MapData, u64>::try_from(map).map_err(fault)?;
+        let mut lost = 0;
+        for direction in [direction::FROM_POD, direction::TO_POD] {
+            for verdict in Verdict::LOST {
+                lost += map.get(&verdict.index(direction), 0).map_err(fault)?.iter().sum::<u64>();
+            }
+        }
+        Ok(lost)
     }
 
     /// The kernel's times of one connection.

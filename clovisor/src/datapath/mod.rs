@@ -11,6 +11,7 @@
 //! - [`kernel`]: the loaded object, its rules and its counters.
 //! - [`attach`]: the classifiers on an interface's hooks.
 //! - [`perf`]: packets back, in order, over [`record`].
+//! - [`losses`]: what was lost on that way, of which interface and when.
 //! - [`clock`]: the clock that kernel time is in.
 
 pub mod attach;
@@ -18,6 +19,7 @@ pub mod capability;
 pub mod clock;
 pub mod interface;
 pub mod kernel;
+pub mod losses;
 pub mod namespace;
 pub mod perf;
 pub mod record;

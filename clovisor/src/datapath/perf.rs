@@ -62,6 +62,8 @@ pub struct PerfCounters {
     pub late: u64,
     /// Records refused by [`record::decode`].
     pub invalid: u64,
+    /// Events that were read and are held back for order.
+    pub held: u64,
 }
 
 /// The buffers of all CPUs.
@@ -117,7 +119,11 @@ impl Packets {
     /// What became of the records so far.
     #[must_use]
     pub fn counters(&self) -> PerfCounters {
-        PerfCounters { lost: self.cpus.iter().map(|cpu| cpu.lost).sum(), ..self.merge.counters }
+        PerfCounters {
+            lost: self.cpus.iter().map(|cpu| cpu.lost).sum(),
+            held: self.merge.pending.len() as u64,
+            ..self.merge.counters
+        }
     }
 
     /// Records that the kernel had no room for, by CPU.
@@ -131,7 +137,9 @@ impl Packets {
         self.buffer_bytes
     }
 
-    fn read(&mut self) {
+    /// Reads what is in the buffers without handing anything out, so that [`Self::counters`] has every event that was there
+    /// before the call. What is read here is bounded like the rest: [`Self::drain`] comes within milliseconds.
+    pub fn read(&mut self) {
         for cpu in &mut self.cpus {
             cpu.buffer.for_each(|event| match event {
                 PerfEvent::Sample { head, tail } => self.merge.push(head, tail),

@@ -23,6 +23,7 @@ fn session(side: Side, protocol: Protocol, outcome: Outcome) -> Session {
         response: Transfer::default(),
         anatomy: Anatomy::default(),
         missing_bytes: 0,
+        overlaps_loss: false,
         first_seq: 0,
         opposite_seq: 0,
         detail: Detail::Tcp,

@@ -18,10 +18,11 @@ use crate::{
     cli::ReadArgs,
     export::Environment,
     failure::Usage,
+    ledger::{Books, Sinks, Source},
     outputs::Outputs,
     pipeline::Pipeline,
     signals::Signals,
-    summary::{self, Account},
+    summary,
 };
 
 /// Spans between the thread that reads and the task that hands on.
@@ -35,6 +36,8 @@ struct Done {
     pipeline: Pipeline,
     packets: u64,
     filtered: u64,
+    /// Spans that nobody took any more.
+    not_taken: u64,
     fault: Option<capture::CaptureError>,
 }
 
@@ -61,7 +64,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
         // If nobody waits any more, nobody wants to know.
         _ = finished.send(run(source, &rules, pipeline, &spans, length_ns));
     });
-    hand_on(ready, &mut outputs).await?;
+    let left = hand_on(ready, &mut outputs).await?;
     let done = tokio::time::timeout(PATIENCE, done).await;
     let exported = outputs.shutdown().await;
     let Ok(Ok(done)) = done else { return Ok(ExitCode::SUCCESS) };
@@ -69,7 +72,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
         tracing::info!("neither --port nor --egress was given: ports 80 and 8080 were taken as http");
     }
     if done.packets > 0 && !arguments.output.quiet {
-        eprintln!("{}", summary::text(done.pipeline.tally(), &accounts(&done, exported)));
+        eprintln!("{}", summary::text(done.pipeline.tally(), &books(&done, left, Sinks::Each(exported))));
     }
     match done.fault {
         None => Ok(ExitCode::SUCCESS),
@@ -77,19 +80,26 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     }
 }
 
-/// Hands spans on until there are no more, nobody reads them, or the user has had enough.
-async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Result<()> {
+/// Hands spans on until there are no more, nobody reads them, or the user has had enough. How many were then on their way
+/// and are not handed on.
+async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Result<u64> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     loop {
         tokio::select! {
             span = ready.recv() => match span {
                 Some(span) => outputs.push_waiting(span).await,
-                None => return Ok(()),
+                None => return Ok(0),
             },
-            () = outputs.reader_gone() => return Ok(()),
-            () = signals.any() => return Ok(()),
+            () = outputs.reader_gone() => break,
+            () = signals.any() => break,
         }
     }
+    ready.close();
+    let mut left = 0;
+    while ready.recv().await.is_some() {
+        left += 1;
+    }
+    Ok(left)
 }
 
 fn open(path: &Path) -> Result<Box<dyn io::Read + Send>> {
@@ -121,8 +131,9 @@ fn run(
     length_ns: Option<u64>,
 ) -> Done {
     let (mut packets, mut filtered, mut first_ns, mut last_ns) = (0, 0, None, 0);
-    // What the other end no longer takes nobody misses.
-    let mut out = |span| _ = spans.blocking_send(span);
+    let mut not_taken = 0;
+    // What the other end no longer takes nobody misses; it is only counted.
+    let mut out = |span| not_taken += u64::from(spans.blocking_send(span).is_err());
     let fault = capture::read(source, |record| {
         let age_ns = record.time_ns.saturating_sub(*first_ns.get_or_insert(record.time_ns));
         if spans.is_closed() || pipeline.is_full() || length_ns.is_some_and(|length| age_ns > length) {
@@ -143,15 +154,10 @@ fn run(
     })
     .err();
     pipeline.finish(last_ns, 0, &mut out);
-    Done { pipeline, packets, filtered, fault }
+    Done { pipeline, packets, filtered, not_taken, fault }
 }
 
-fn accounts(done: &Done, exported: Vec<(String, Account)>) -> Vec<(String, Account)> {
-    let (ledger, tally) = (done.pipeline.ledger(), done.pipeline.tally());
-    let mut packets = summary::tracer_packets(ledger);
-    packets.came = done.packets;
-    packets.parts.push(("not selected", done.filtered));
-    let mut all = vec![(String::new(), packets), (String::new(), summary::sessions(ledger, tally))];
-    all.extend(exported);
-    all
+fn books(done: &Done, left: u64, sinks: Sinks) -> Books {
+    let source = Source::File { packets: done.packets, not_selected: done.filtered };
+    Books { not_taken: done.not_taken + left, ..done.pipeline.books(source, sinks) }
 }

@@ -18,6 +18,7 @@ use crate::{
     datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
     export::Environment,
     failure::Usage,
+    ledger::Sinks,
     live::{FETCH, Live, RECHECK, number},
     outputs::Outputs,
     pipeline::{Names, Pipeline},
@@ -58,8 +59,8 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let exported = outputs.shutdown().await;
     let status = started?;
     if !arguments.output.quiet {
-        let accounts = live.accounts()?.into_iter().map(|account| (String::new(), account)).chain(exported);
-        eprintln!("{}", summary::text(live.pipeline.tally(), &accounts.collect::<Vec<_>>()));
+        let books = live.books(Sinks::Each(exported), detached.is_ok());
+        eprintln!("{}", summary::text(live.pipeline.tally(), &books));
     }
     detached.context("cannot detach; run 'clovisor cleanup'")?;
     Ok(exit_code(status))

@@ -14,6 +14,7 @@ mod beyond;
 #[path = "../kernel/foreign.rs"]
 mod foreign;
 mod inside;
+mod law;
 mod lifecycle;
 #[path = "../kernel/listen.rs"]
 mod listen;
@@ -21,6 +22,7 @@ mod live;
 #[path = "../kernel/netns.rs"]
 mod netns;
 mod node;
+mod overload;
 #[expect(dead_code, reason = "the tests of the kernel side use the rest")]
 #[path = "../kernel/pods.rs"]
 mod pods;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api,
+    law::Metrics,
     listen::listen,
     netns::{HOST_V4, Net, POD_V4},
     redis::Redis,
@@ -151,6 +152,18 @@ impl Node {
         self.net.in_host(&["curl", "-s", "-m", "5", "--interface", "veth0", "-o", "/dev/null", &url]);
     }
 
+    /// So many uploads of a megabyte each to the pod.
+    pub(crate) fn upload(&self, count: usize) {
+        let file = self.folder.join("megabyte");
+        fs::write(&file, vec![b'x'; 1_000_000]).unwrap();
+        let body = format!("@{}", file.display());
+        let url = format!("http://{POD_V4}:{PORT}/upload");
+        for _ in 0..count {
+            let curl = ["curl", "-s", "-m", "5", "--interface", "veth0", "-o", "/dev/null"];
+            self.net.in_host(&[&curl[..], &["-H", "Expect:", "--data-binary", &body, &url]].concat());
+        }
+    }
+
     /// One request of the pod's own to the server outside.
     pub(crate) fn ask_outside(&self, path: &str) {
         let listener = listen(HOST_V4.parse().unwrap(), OUTSIDE);
@@ -170,7 +183,12 @@ impl Node {
         let url = format!("http://{LISTEN}{path}");
         let output =
             crate::netns::try_run("ip", &["netns", "exec", &self.net.host, "curl", "-s", "-m", "5", &url]);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Whatever a test asks for, the ledger of that moment balances. An agent that does not answer says nothing.
+        if path == "/metrics" && text.ends_with("# EOF\n") {
+            Metrics::of(&text).assert_balanced();
+        }
+        text
     }
 
     /// A field of the status in Redis.
@@ -200,6 +218,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // What the agents said of their ends.
+        let log = self.log();
+        assert!(std::thread::panicking() || !log.contains("IS NOT"), "{log}");
         fs::remove_dir_all(&self.folder).ok();
     }
 }
@@ -210,6 +231,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -217,7 +243,7 @@ impl Agent {
 
     /// Ends it as Kubernetes does, and gives its exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -17,13 +17,13 @@ const CONNECTIONS: u32 = 50;
 const REQUESTS: u32 = 200;
 
 /// Requests one after another over one connection, each with an id of its own.
-async fn ask(connection: u32) {
+pub(crate) async fn ask(connection: String, requests: u32) {
     let socket = TcpSocket::new_v4().unwrap();
     // Nothing may ever leave by another interface.
     socket.bind_device(Some(b"veth0")).unwrap();
     let address = SocketAddr::new(POD_V4.parse().unwrap(), PORT);
     let mut stream = BufReader::new(socket.connect(address).await.unwrap());
-    for request in 0..REQUESTS {
+    for request in 0..requests {
         let id = format!("{connection}-{request}");
         let head = format!("GET /{id} HTTP/1.1\r\nHost: pod\r\nX-Request-Id: {id}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -47,7 +47,9 @@ fn ten_thousand_requests_over_fifty_connections() {
             let headers = ["--header", "x-request-id", "--header", "x-answers"];
             let program =
                 Program::trace(&[&["-i", "veth0", "--port", "8080", "--attach", way][..], &headers].concat());
-            let asking: Vec<_> = (0..CONNECTIONS).map(|connection| tokio::spawn(ask(connection))).collect();
+            let asking: Vec<_> = (0..CONNECTIONS)
+                .map(|connection| tokio::spawn(ask(connection.to_string(), REQUESTS)))
+                .collect();
             for task in asking {
                 task.await.unwrap();
             }

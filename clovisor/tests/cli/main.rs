@@ -10,6 +10,7 @@ mod live;
 mod load;
 #[path = "../kernel/netns.rs"]
 mod netns;
+mod overload;
 mod program;
 mod server;
 mod usage;

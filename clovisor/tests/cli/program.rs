@@ -1,9 +1,9 @@
 //! A running `clovisor`, and what it said.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -20,7 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running `clovisor trace`.
 pub(crate) struct Program {
     child: Child,
-    stdout: JoinHandle<String>,
+    /// What came on standard output so far.
+    said: Arc<Mutex<String>>,
+    stdout: JoinHandle<()>,
     stderr: JoinHandle<String>,
 }
 
@@ -66,11 +68,13 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stdout = child.stdout.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let said = Arc::new(Mutex::new(String::new()));
+        let text = Arc::clone(&said);
         let stdout = std::thread::spawn(move || {
-            let mut text = String::new();
-            stdout.read_to_string(&mut text).unwrap();
-            text
+            for line in stdout.lines() {
+                *text.lock().unwrap() += &(line.unwrap() + "\n");
+            }
         });
         let (ready, attached) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -85,12 +89,29 @@ impl Program {
             }
             text
         });
-        let mut program = Self { child, stdout, stderr };
+        let mut program = Self { child, said, stdout, stderr };
         if attached.recv_timeout(PATIENCE).is_err() {
             program.child.kill().ok();
             panic!("clovisor did not attach: {}", program.wait().stderr);
         }
         program
+    }
+
+    /// Whether a session with this text came so far.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.said.lock().unwrap().contains(text)
+    }
+
+    /// Stops it where it is, as a processor that is too busy would, and waits until it stands.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let started = Instant::now();
+        // The state comes after the name, which is in brackets.
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert!(started.elapsed() < PATIENCE, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends it a signal.
@@ -111,9 +132,13 @@ impl Program {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        let stdout = self.stdout.join().unwrap();
+        self.stdout.join().unwrap();
+        let stdout = self.said.lock().unwrap();
+        let stderr = self.stderr.join().unwrap();
+        // Whatever a test is about, the accounts at the end add up.
+        assert!(!stderr.contains("IS NOT"), "{stderr}");
         let sessions = stdout.lines().map(|line| Session(serde_json::from_str(line).unwrap())).collect();
-        Ended { status, sessions, stderr: self.stderr.join().unwrap() }
+        Ended { status, sessions, stderr }
     }
 
     /// Gives the last packets time to come, and ends it the way Kubernetes does.
@@ -127,9 +152,10 @@ impl Program {
 }
 
 impl Ended {
-    /// Every account of the summary balances, and nothing was lost.
+    /// The summary is there ([`Program::wait`] has looked at whether its accounts balance), nothing was lost, and nothing is
+    /// under way any more.
     pub(crate) fn assert_balanced(&self) {
-        assert!(!self.stderr.contains("IS NOT"), "{}", self.stderr);
+        assert!(!self.stderr.contains(" queued") && !self.stderr.contains(" held back"), "{}", self.stderr);
         assert!(!self.stderr.to_lowercase().contains("lost"), "{}", self.stderr);
         assert!(self.stderr.contains("handed on"), "{}", self.stderr);
     }

@@ -1,6 +1,9 @@
 //! Wrong usage: one line that says what, why and what to do, and the right exit code.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use crate::{netns, program::clovisor};
 
@@ -68,6 +71,36 @@ fn a_sampler_leaves_spans_out_and_says_so() {
     assert!(stderr.contains(&account), "{account} is not in {stderr}");
     assert_eq!(spans("traceidratio", "0.5").0, half, "the same traces are taken each time");
     assert_eq!(spans("parentbased_always_off", "").0, 0);
+}
+
+/// The accounts at the end of every capture that there is, also where nobody reads what comes of it.
+#[test]
+fn every_capture_is_accounted_for() {
+    let mut captures = Vec::new();
+    for folder in ["golden", "zeek"] {
+        let folder = format!("{}/../clovisor-trace/testdata/{folder}", env!("CARGO_MANIFEST_DIR"));
+        captures.extend(fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    captures.retain(|path| path.extension().is_some_and(|kind| kind == "pcap" || kind == "pcapng"));
+    assert!(captures.len() > 10, "{captures:?}");
+    for capture in captures {
+        for is_read in [true, false] {
+            let mut command = clovisor();
+            command.args(["read", "-o", "json", "--port", "80", "--port", "8080"]).arg(&capture);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let output = if is_read {
+                child.wait_with_output().unwrap()
+            } else {
+                drop(child.stdout.take());
+                child.wait_with_output().unwrap()
+            };
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(!stderr.contains("IS NOT") && !stderr.contains(" queued"), "{capture:?}: {stderr}");
+            for account in ["packets   ", "sessions  ", "spans     "] {
+                assert!(stderr.contains(account), "{account} of {capture:?}: {stderr}");
+            }
+        }
+    }
 }
 
 #[test]

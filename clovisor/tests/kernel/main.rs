@@ -13,6 +13,7 @@ mod foreign;
 mod frames;
 mod inside;
 mod listen;
+mod losses;
 mod netns;
 mod one_sided;
 mod pods;

@@ -99,7 +99,7 @@ pub(crate) fn ask(address: IpAddr, request: &[u8], response: &[u8]) {
 }
 
 /// Sends `bytes` bytes to the pod's server port, which reads them all.
-fn upload(net: &Net, address: &str, bytes: usize) {
+pub(crate) fn upload(net: &Net, address: &str, bytes: usize) {
     let address: IpAddr = address.parse().unwrap();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let server = net.pod_thread(move || {
@@ -283,6 +283,11 @@ fn what_finds_no_room_or_no_reader_is_counted() {
         assert!(lost > 0);
         let events = traced.events().len() as u64;
         assert_eq!(traced.kernel.verdicts().unwrap().of(Verdict::Emitted), events);
+        // Noted of the interface, too.
+        let noted = |kernel: &Kernel| {
+            kernel.losses().unwrap().get(&Some(traced.interface.id)).map_or(0, |noted| noted.packets)
+        };
+        assert_eq!(noted(&traced.kernel), traced.kernel.lost().unwrap());
         // The kernel reports losses in the buffer itself with the next record that fits.
         exchange(&net, POD_V4, b"a", b"b");
         traced.events();
@@ -298,7 +303,9 @@ fn what_finds_no_room_or_no_reader_is_counted() {
         kernel.set_rules(traced.interface.index, &Rules { ports, egress: BTreeMap::new() }).unwrap();
         traced.attacher.attach(&mut kernel, &traced.interface, Way::Auto).await.unwrap();
         exchange(&net, POD_V4, b"a", b"b");
-        assert!(kernel.verdicts().unwrap().of(Verdict::LostNoReader) >= 7);
+        let lost = kernel.verdicts().unwrap().of(Verdict::LostNoReader);
+        assert!(lost >= 7);
+        assert!(kernel.losses().unwrap()[&Some(traced.interface.id)].packets >= lost);
         traced.attacher.detach_all(&mut kernel).await.unwrap();
     });
 }

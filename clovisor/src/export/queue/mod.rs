@@ -9,10 +9,7 @@ pub(crate) mod backoff;
 mod stats;
 mod worker;
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use clovisor_trace::Span;
 use tokio::{
@@ -89,8 +86,12 @@ impl SpanQueue {
             Err(error) => error,
         };
         match error {
-            mpsc::error::TrySendError::Full(_) => self.stats.settle(1, &self.stats.dropped_queue_full),
-            mpsc::error::TrySendError::Closed(_) => self.stats.settle(1, &self.stats.dropped_given_up),
+            mpsc::error::TrySendError::Full(_) => {
+                self.stats.settle(1, |counts| &mut counts.dropped_queue_full);
+            }
+            mpsc::error::TrySendError::Closed(_) => {
+                self.stats.settle(1, |counts| &mut counts.dropped_given_up);
+            }
         }
         false
     }
@@ -100,7 +101,7 @@ impl SpanQueue {
     pub async fn push_waiting(&self, span: Span) -> bool {
         let Ok(room) = self.sender.reserve().await else {
             self.count_in();
-            self.stats.settle(1, &self.stats.dropped_given_up);
+            self.stats.settle(1, |counts| &mut counts.dropped_given_up);
             return false;
         };
         self.count_in();
@@ -116,8 +117,7 @@ impl SpanQueue {
 
     /// Before the span is handed over: the task at the other end may settle it at once.
     fn count_in(&self) {
-        self.stats.pushed.fetch_add(1, Relaxed);
-        self.stats.queued.fetch_add(1, Relaxed);
+        self.stats.push();
     }
 }
 
@@ -151,7 +151,10 @@ impl Worker {
     pub async fn shutdown(mut self, within: Duration) -> Snapshot {
         self.stop.send_replace(Some(Instant::now() + within));
         self.ended().await;
-        self.stats.snapshot()
+        let end = self.stats.snapshot();
+        // In every test that sends a span.
+        debug_assert!(end.balances(), "{end:?}");
+        end
     }
 }
 

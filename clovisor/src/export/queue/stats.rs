@@ -1,24 +1,17 @@
 //! What became of every span that was pushed, counted where it happens and readable at any time.
 //!
-//! Invariant, whenever nothing is on the move:
-//! `pushed = queued + exported + dropped_queue_full + dropped_given_up + dropped_refused`.
+//! Invariant, at any time, since a span leaves the queue and gets its fate under one lock:
+//! `pushed = queued + exported + dropped_queue_full + dropped_given_up + dropped_refused`. It is taken once a span where one
+//! is pushed, and once a batch where it is settled.
 
 use std::{
     ops::Add,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Live counters of one queue.
 #[derive(Debug, Default)]
-pub struct Stats {
-    pub(super) pushed: AtomicU64,
-    pub(super) queued: AtomicU64,
-    pub(super) exported: AtomicU64,
-    pub(super) dropped_queue_full: AtomicU64,
-    pub(super) dropped_given_up: AtomicU64,
-    pub(super) dropped_refused: AtomicU64,
-    pub(super) retries: AtomicU64,
-}
+pub struct Stats(Mutex<Snapshot>);
 
 /// The counters at one moment. All but `queued` only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,20 +67,31 @@ impl Stats {
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            pushed: self.pushed.load(Relaxed),
-            queued: self.queued.load(Relaxed),
-            exported: self.exported.load(Relaxed),
-            dropped_queue_full: self.dropped_queue_full.load(Relaxed),
-            dropped_given_up: self.dropped_given_up.load(Relaxed),
-            dropped_refused: self.dropped_refused.load(Relaxed),
-            retries: self.retries.load(Relaxed),
-        }
+        *self.lock()
+    }
+
+    /// A span comes into the queue.
+    pub(super) fn push(&self) {
+        let mut counts = self.lock();
+        counts.pushed += 1;
+        counts.queued += 1;
     }
 
     /// Moves spans out of the queue, into one of the counters of what became of them.
-    pub(super) fn settle(&self, count: u64, fate: &AtomicU64) {
-        fate.fetch_add(count, Relaxed);
-        self.queued.fetch_sub(count, Relaxed);
+    pub(super) fn settle(&self, count: u64, fate: impl FnOnce(&mut Snapshot) -> &mut u64) {
+        let mut counts = self.lock();
+        *fate(&mut counts) += count;
+        // More than were queued cannot be; were they, the account would say so.
+        counts.queued = counts.queued.saturating_sub(count);
+    }
+
+    /// A batch is sent again.
+    pub(super) fn retry(&self) {
+        self.lock().retries += 1;
+    }
+
+    /// Counters are whole between any two statements, so a panic elsewhere spoils none.
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,11 +3,7 @@
 //! It refuses to keep a span in a future that may be dropped: what is on its way lives in [`Task`], whose `Drop`
 //! counts whatever is left, be the cause a deadline, a panic of the sink, or the end of the runtime.
 
-use std::{
-    mem::take,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{mem::take, sync::Arc, time::Duration};
 
 use clovisor_trace::Span;
 use tokio::{
@@ -156,9 +152,10 @@ impl<S: Sink> Task<S> {
         }
         let again = Instant::now() < give_up;
         if again {
-            self.stats.retries.fetch_add(1, Relaxed);
+            self.stats.retry();
         } else {
-            self.stats.settle(take(&mut self.batch).spans().len() as u64, &self.stats.dropped_given_up);
+            self.stats
+                .settle(take(&mut self.batch).spans().len() as u64, |counts| &mut counts.dropped_given_up);
         }
         self.losses.say(&self.stats, false);
         again
@@ -167,8 +164,8 @@ impl<S: Sink> Task<S> {
     /// Moves what the sink has settled into the counters.
     fn tally(&mut self) {
         let sent = self.batch.take_sent();
-        self.stats.settle(sent.accepted, &self.stats.exported);
-        self.stats.settle(sent.refused, &self.stats.dropped_refused);
+        self.stats.settle(sent.accepted, |counts| &mut counts.exported);
+        self.stats.settle(sent.refused, |counts| &mut counts.dropped_refused);
         if let Some(reason) = sent.reason {
             self.losses.reason = reason;
         }
@@ -206,7 +203,7 @@ impl<S: Sink> Drop for Task<S> {
                 Err(_) => break,
             }
         }
-        self.stats.settle(left as u64, &self.stats.dropped_given_up);
+        self.stats.settle(left as u64, |counts| &mut counts.dropped_given_up);
         self.losses.say(&self.stats, true);
     }
 }

@@ -1,0 +1,144 @@
+//! Which packets the kernel side has lost: of which interface, how many, and when.
+//!
+//! The kernel side notes a loss where it happens ([`name::LOSSES`]); [`Losses::look`] tells what has come since the look
+//! before. It refuses to read that map unless the verdicts say that something was lost.
+//!
+//! The records that the perf buffers write themselves (`PERF_RECORD_LOST`) are of the same packets, come late and name no
+//! interface; they are not used here.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{MapData, MapError, PerCpuHashMap, PerCpuValues};
+use clovisor_common::{ANY_INTERFACE, LossValue, name};
+use clovisor_trace::Loss;
+
+use super::{
+    kernel::{Kernel, KernelError},
+    perf::HOLD_BACK,
+};
+
+type Map<T> = PerCpuHashMap<T, u32, LossValue>;
+
+/// What is known of losses.
+#[derive(Debug)]
+pub struct Losses {
+    /// When the counters were last looked at, kernel time.
+    looked_ns: u64,
+    /// Packets lost by the verdicts at that time.
+    counted: u64,
+    /// Packets that were told, by interface.
+    told: BTreeMap<Option<u32>, u64>,
+    /// Packets that were told of interfaces that are forgotten.
+    past: u64,
+}
+
+impl Losses {
+    /// Nothing was lost before `now_ns` ([`monotonic_ns`](super::clock::monotonic_ns)).
+    #[must_use]
+    pub fn new(now_ns: u64) -> Self {
+        Self { looked_ns: now_ns, counted: 0, told: BTreeMap::new(), past: 0 }
+    }
+
+    /// What was lost since the last look. `now_ns` is the time read before the call.
+    ///
+    /// A loss happened after the look before; as a classifier takes its time first and counts then, up to
+    /// [`HOLD_BACK`] may lie between the two. Events younger than that are held back, so whoever looks before
+    /// [`drain`](super::perf::Packets::drain) knows of every loss before any younger event.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; the next look then tells what this one could not.
+    pub fn look(&mut self, kernel: &Kernel, now_ns: u64) -> Result<Vec<Loss>, KernelError> {
+        let counted = kernel.lost()?;
+        let mut losses = Vec::new();
+        if counted != self.counted {
+            let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
+            let from_ns = self.looked_ns.saturating_sub(hold_back);
+            for (interface, value) in kernel.losses()? {
+                let told = self.told.entry(interface).or_default();
+                let packets = value.packets.saturating_sub(*told);
+                if packets > 0 {
+                    *told = value.packets;
+                    let until_ns = value.last_ns;
+                    losses.push(Loss { interface, from_ns: from_ns.min(until_ns), until_ns, packets });
+                }
+            }
+        }
+        (self.looked_ns, self.counted) = (now_ns, counted);
+        Ok(losses)
+    }
+
+    /// Forgets an interface that was detached a while ago, and makes room for others in the kernel's map. What was lost
+    /// there must have been told.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn forget(&mut self, kernel: &mut Kernel, interface: u32) -> Result<(), KernelError> {
+        kernel.forget_losses(interface)?;
+        self.past += self.told.remove(&Some(interface)).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Packets that were told so far, by interface; `None` are those of which it is not known.
+    pub fn by_interface(&self) -> impl Iterator<Item = (Option<u32>, u64)> + '_ {
+        self.told.iter().map(|(interface, packets)| (*interface, *packets))
+    }
+
+    /// Packets that were told of interfaces that are forgotten.
+    #[must_use]
+    pub fn past(&self) -> u64 {
+        self.past
+    }
+}
+
+impl Kernel {
+    /// Packets lost so far, by interface; `None` are those for which the map had no room. The interface is noted before
+    /// the verdict is counted, so these are at least those of a [`Self::lost`] that was read before, and exactly those where
+    /// no packet comes any more.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn losses(&self) -> Result<BTreeMap<Option<u32>, LossValue>, KernelError> {
+        let map = self.ebpf.map(name::LOSSES).ok_or(KernelError::Absent(name::LOSSES))?;
+        let map = Map::<&MapData>::try_from(map).map_err(fault)?;
+        let mut losses = BTreeMap::new();
+        for entry in &map {
+            let (key, by_cpu) = entry.map_err(fault)?;
+            let sum = LossValue {
+                packets: by_cpu.iter().map(|value| value.packets).sum(),
+                last_ns: by_cpu.iter().map(|value| value.last_ns).max().unwrap_or(0),
+            };
+            losses.insert((key != ANY_INTERFACE).then_some(key), sum);
+        }
+        Ok(losses)
+    }
+
+    /// Makes the entry for losses of which the interface is not known: once, before anything can be lost.
+    pub(super) fn expect_losses(&mut self) -> Result<(), KernelError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| fault(MapError::IoError(error)))?;
+        let none = PerCpuValues::try_from(vec![LossValue::default(); cpus])
+            .map_err(|error| fault(MapError::IoError(error)))?;
+        self.losses_mut()?.insert(ANY_INTERFACE, none, 0).map_err(fault)
+    }
+
+    /// Removes what was noted of an interface.
+    fn forget_losses(&mut self, interface: u32) -> Result<(), KernelError> {
+        match self.losses_mut()?.remove(&interface) {
+            // Nothing was lost there.
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            other => other.map_err(fault),
+        }
+    }
+
+    fn losses_mut(&mut self) -> Result<Map<&mut MapData>, KernelError> {
+        let map = self.ebpf.map_mut(name::LOSSES).ok_or(KernelError::Absent(name::LOSSES))?;
+        Map::try_from(map).map_err(fault)
+    }
+}
+
+fn fault(source: MapError) -> KernelError {
+    KernelError::Map { name: name::LOSSES, source }
+}

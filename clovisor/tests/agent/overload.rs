@@ -1,0 +1,54 @@
+//! An agent that gets no processor time for a while: what is lost is counted, said and marked.
+
+use nix::sys::signal::Signal;
+
+use crate::{law::Metrics, netns::test, node::Node};
+
+#[test]
+fn what_is_lost_is_told_everywhere() {
+    let name = "what_is_lost_is_told_everywhere";
+    test(name, &["nginx", "curl"], async move |net| {
+        let Some(node) = Node::new(name, net).await else { return };
+        let agent = node.run();
+        node.until("attached", Node::is_attached).await;
+        node.ask("/before");
+        node.until("a span", |node| node.span("/before").is_some()).await;
+        assert!(node.http("/metrics").contains("clovisor_loss_ratio{of=\"packets\"} 0.0"));
+
+        agent.signal(Signal::SIGSTOP);
+        // The buffers hold 8 MiB for each CPU.
+        node.upload(20 * std::thread::available_parallelism().unwrap().get());
+        agent.signal(Signal::SIGCONT);
+        node.until("losses in the metrics", |node| {
+            let text = node.http("/metrics");
+            if text.is_empty() {
+                return false;
+            }
+            let metrics = Metrics::of(&text);
+            metrics.sum("clovisor_packets_lost_total", "buffer_full") > 0
+                && metrics.sum("clovisor_sessions_overlapping_loss_total", "") > 0
+        })
+        .await;
+        node.ask("/after");
+        node.until("a span after it", |node| node.span("/after").is_some()).await;
+        for (path, marked) in [("/before", false), ("/upload", true), ("/after", false)] {
+            let span = node.span(path).unwrap();
+            assert_eq!(
+                span["attributes"]["clovisor.overlaps_loss"].as_bool(),
+                marked.then_some(true),
+                "{span}"
+            );
+        }
+
+        let lost = Metrics::of(&node.http("/metrics")).sum("clovisor_packets_total", "lost_buffer_full");
+        node.until("it in the status", |node| node.status("drops") == lost.to_string()).await;
+        assert_eq!(agent.terminate().await, Some(0));
+        let log = node.log();
+        assert!(log.contains(&format!("{lost} of veth0; ")), "{log}");
+        assert!(log.contains(&format!("lost      {lost} = {lost} at veth0")), "{log}");
+        assert!(
+            log.contains("packets   ") && log.contains("captured  ") && log.contains("sessions  "),
+            "{log}"
+        );
+    });
+}
