@@ -47,8 +47,13 @@ impl Tracer {
         }
     }
 
-    /// Takes a packet in. Times should not go back; small steps back do no harm.
+    /// Takes a packet in. Times should not go back; small steps back do no harm. What was due before the packet is done
+    /// before it, so sessions depend on packets alone and not on when [`handle_timeout`](Self::handle_timeout) was called in
+    /// between, as long as that was with times that no packet comes before.
     pub fn handle_packet(&mut self, packet: &Packet<'_>) {
+        if self.is_due(packet.time_ns) {
+            self.handle_timeout(packet.time_ns);
+        }
         self.ledger.packets += 1;
         self.outbox.now_ns = packet.time_ns;
         match decode(packet) {
@@ -90,6 +95,12 @@ impl Tracer {
         table.handle_timeout(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.expire(now_ns);
         self.bring_up_to_date();
+    }
+
+    /// Whether anything has waited long enough.
+    fn is_due(&self, now_ns: u64) -> bool {
+        let due = [self.table.next_due(&self.limits), self.datagrams.next_due()];
+        due.into_iter().flatten().any(|due| due <= now_ns)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

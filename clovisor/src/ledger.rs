@@ -132,6 +132,8 @@ impl Default for Sinks {
 pub struct Books {
     /// Packets on their way to the tracer.
     pub source: Source,
+    /// Packets that came to be written into a capture file, if one is written.
+    pub capture: Option<Account>,
     /// Packets, flows and sessions in the tracer.
     pub tracer: Ledger,
     /// Sessions of which a span was handed on.
@@ -188,6 +190,7 @@ impl Books {
     #[must_use]
     pub fn accounts(&self) -> Vec<Account> {
         let mut accounts = self.packets();
+        accounts.extend(self.capture.clone());
         let tracer = &self.tracer;
         let hidden = |account| Account { shown: false, ..account };
         accounts.push(hidden(Account::new("traced", tracer.packets, fates(tracer))));

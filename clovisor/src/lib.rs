@@ -2,10 +2,12 @@
 //!
 //! One way through: [`datapath`] brings packets from the kernel, [`pipeline`] makes spans of them with the pure
 //! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`ledger`] holds every stage
-//! against the next, [`summary`] tells what became of everything. [`verbs`] puts these together, one file for each command of [`cli`].
+//! against the next, [`summary`] tells what became of everything. A capture file may get
+//! every packet on the way. [`verbs`] puts these together, one file for each command of [`cli`].
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod capture;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
-use clovisor_trace::{Packet, Protocol, Side, Span, Toward};
+use clovisor_trace::{Packet, Protocol, Side, Span, Toward, capture::Statistics};
 
 use crate::{
+    capture::Capture,
     datapath::{
         attach::{AttachError, Attacher, How, Way},
         clock,
@@ -39,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) pipeline: Pipeline,
     /// What to add to kernel time to get time since the Unix epoch.
     epoch_ns: u64,
+    /// Where packets are written, if they are.
+    capture: Option<Capture>,
 }
 
 impl Live {
@@ -49,7 +52,22 @@ impl Live {
         let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
         let losses = Losses::new(clock::monotonic_ns());
         let (said, names) = (Said::default(), BTreeMap::new());
-        Ok(Self { kernel, attacher, packets, losses, said, names, pipeline, epoch_ns })
+        Ok(Self { kernel, attacher, packets, losses, said, names, pipeline, epoch_ns, capture: None })
+    }
+
+    /// What is to be added to kernel time to get time since the Unix epoch.
+    pub(crate) fn epoch_ns(&self) -> u64 {
+        self.epoch_ns
+    }
+
+    /// From now on writes every packet.
+    pub(crate) fn write_to(&mut self, capture: Capture) {
+        self.capture = Some(capture);
+    }
+
+    /// What packets are written to; after [`Self::stop`] to be closed.
+    pub(crate) fn capture(&mut self) -> &mut Option<Capture> {
+        &mut self.capture
     }
 
     /// Attaches an interface and says how.
@@ -120,11 +138,15 @@ impl Live {
         let now_ns = clock::monotonic_ns();
         // Before any packet that is younger than what was lost.
         self.look(now_ns);
-        let Self { packets, pipeline, epoch_ns, .. } = self;
-        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
+        let Self { packets, pipeline, epoch_ns, capture, .. } = self;
+        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, capture, header, data, *epoch_ns, out));
         // Packets younger than this are still held back for order, so the tracer's clock must not pass them.
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
-        pipeline.tick(now_ns.saturating_sub(hold_back), *epoch_ns, out);
+        let now_ns = now_ns.saturating_sub(hold_back);
+        pipeline.tick(now_ns, *epoch_ns, out);
+        if let Some(capture) = capture {
+            capture.clock(now_ns);
+        }
         self.kernel.flush_log();
     }
 
@@ -132,6 +154,10 @@ impl Live {
     /// are gone.
     pub(crate) async fn recheck(&mut self) -> Vec<u32> {
         self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
+        if let Some(capture) = &mut self.capture {
+            let (kernel, losses) = (&self.kernel, &self.losses);
+            capture.second(|interface, is_only| statistics(kernel, losses, interface, is_only));
+        }
         let mut gone = Vec::new();
         for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
             match changed {
@@ -158,9 +184,14 @@ impl Live {
         let now_ns = clock::monotonic_ns();
         self.look(now_ns);
         self.say(now_ns, true);
-        let Self { packets, pipeline, epoch_ns, .. } = self;
-        packets.flush(&mut |header, data| hand_in(pipeline, header, data, *epoch_ns, out));
-        pipeline.finish(clock::monotonic_ns(), *epoch_ns, out);
+        let Self { packets, pipeline, epoch_ns, capture, .. } = self;
+        packets.flush(&mut |header, data| hand_in(pipeline, capture, header, data, *epoch_ns, out));
+        let now_ns = clock::monotonic_ns();
+        pipeline.finish(now_ns, *epoch_ns, out);
+        if let Some(capture) = &mut self.capture {
+            let (kernel, losses) = (&self.kernel, &self.losses);
+            capture.end(now_ns, |interface, is_only| statistics(kernel, losses, interface, is_only));
+        }
         detached
     }
 
@@ -212,9 +243,25 @@ impl Live {
     }
 }
 
-/// Hands a packet of the kernel to the pipeline.
+/// What is known of an interface: what was lost there, and, where there is no other, what the kernel side has counted, which is of
+/// all interfaces together.
+fn statistics(kernel: &Kernel, losses: &Losses, interface: u32, is_only: bool) -> Statistics {
+    let lost = losses.by_interface().find(|(of, _)| *of == Some(interface)).map_or(0, |(_, packets)| packets);
+    let lost = Statistics { lost: Some(lost), ..Statistics::default() };
+    match kernel.verdicts() {
+        Ok(verdicts) if is_only => Statistics {
+            received: Some(verdicts.total()),
+            accepted: Some(verdicts.emitted() + verdicts.lost()),
+            ..lost
+        },
+        _ => lost,
+    }
+}
+
+/// Hands a packet of the kernel to the pipeline, and to the file if there is one.
 fn hand_in(
     pipeline: &mut Pipeline,
+    capture: &mut Option<Capture>,
     header: &EventHeader,
     data: &[u8],
     epoch_ns: u64,
@@ -233,6 +280,9 @@ fn hand_in(
         wire_len: header.wire_len.saturating_sub(header.link_len.into()),
         data,
     };
+    if let Some(capture) = capture {
+        capture.packet(header, &packet);
+    }
     pipeline.packet(&packet, epoch_ns, out);
 }
 

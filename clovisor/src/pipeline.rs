@@ -213,6 +213,7 @@ impl Pipeline {
     pub fn books(&self, source: Source, sinks: Sinks) -> Books {
         Books {
             source,
+            capture: None,
             tracer: self.ledger().clone(),
             handed_on: self.tally.sessions(),
             sampled_out: self.tally.sampled_out,

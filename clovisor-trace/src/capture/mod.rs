@@ -1,13 +1,21 @@
-//! Packets from pcap and pcapng files.
+//! Packets from pcap and pcapng files, and into pcapng files.
 //!
 //! The container is read by pcap-parser; this module takes off the link header and turns times into
 //! nanoseconds. It refuses to guess: a link type that it does not know is an error that names it.
 
+mod file;
 mod link;
+mod origin;
+mod write;
 
 use std::{fmt, io::Read, ops::ControlFlow};
 
-use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader, traits::PcapReaderIterator};
+use file::File;
+pub use origin::{Note, Origin};
+use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
+pub use write::{Entry, Host, Statistics, Writer};
+
+use crate::packet::Heading;
 
 /// Bytes that the reader starts with; it grows up to [`LARGEST_BLOCK`] where a block needs it.
 const BUFFER: usize = 1 << 20;
@@ -64,16 +72,33 @@ pub struct Record<'a> {
     pub wire_len: u32,
     /// What was captured of it; empty if it is not an IP packet.
     pub data: &'a [u8],
+    /// Which way it went at the interface, where the file says so: received there is `ToPod`.
+    pub heading: Option<Heading>,
+    /// Comment on it.
+    pub comment: Option<&'a str>,
 }
 
 /// An interface that a file describes.
-#[derive(Clone, Copy)]
-struct Interface {
-    link: link::Link,
-    /// Units of time in a second.
-    resolution: u64,
-    /// Seconds to add to each time.
-    offset: i64,
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// Its number in the file's section, from 0.
+    pub id: u32,
+    /// Its name, where the file has one.
+    pub name: Option<&'a str>,
+    /// Comments on it.
+    pub comment: Option<&'a str>,
+}
+
+/// What a file tells, in its order.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// An interface, before its packets.
+    Interface(Description<'a>),
+    /// A packet.
+    Packet(Record<'a>),
+    /// Statistics were taken: it was this time at the capture, in nanoseconds since the Unix epoch, and all earlier packets
+    /// stand before.
+    Time(u64),
 }
 
 /// Reads the packets of a capture, in the order of the file, until the callback breaks off.
@@ -84,17 +109,31 @@ pub fn read(
     source: impl Read + Send,
     mut each: impl FnMut(&Record<'_>) -> ControlFlow<()>,
 ) -> Result<(), CaptureError> {
+    read_events(source, |event| match event {
+        Event::Packet(record) => each(record),
+        Event::Interface(_) | Event::Time(_) => ControlFlow::Continue(()),
+    })
+}
+
+/// Reads all that a capture tells, in the order of the file, until the callback breaks off.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_events(
+    source: impl Read + Send,
+    mut each: impl FnMut(&Event<'_>) -> ControlFlow<()>,
+) -> Result<(), CaptureError> {
     let mut reader = create_reader(BUFFER, source).map_err(|error| match error {
         PcapError::Eof => CaptureError::Empty,
         PcapError::ReadError => CaptureError::Io,
         _ => CaptureError::NotACapture,
     })?;
-    let mut file = File { interfaces: Vec::new(), packets: 0 };
+    let mut file = File::default();
     let mut capacity = BUFFER;
     loop {
         match reader.next() {
             Ok((used, block)) => {
-                let flow = file.block(&block)?.map(|record| each(&record));
+                let flow = file.block(&block)?.map(|event| each(&event));
                 drop(block);
                 reader.consume(used);
                 if flow == Some(ControlFlow::Break(())) {
@@ -102,11 +141,11 @@ pub fn read(
                 }
             }
             Err(PcapError::Eof) => return Ok(()),
-            Err(PcapError::Incomplete(_)) => refill(&mut *reader, &mut capacity, file.packets)?,
-            Err(PcapError::BufferTooSmall) => grow(&mut *reader, &mut capacity, file.packets)?,
-            Err(PcapError::UnexpectedEof) => return Err(CaptureError::CutShort(file.packets)),
+            Err(PcapError::Incomplete(_)) => refill(&mut *reader, &mut capacity, file.packets())?,
+            Err(PcapError::BufferTooSmall) => grow(&mut *reader, &mut capacity, file.packets())?,
+            Err(PcapError::UnexpectedEof) => return Err(CaptureError::CutShort(file.packets())),
             Err(PcapError::ReadError) => return Err(CaptureError::Io),
-            Err(_) => return Err(CaptureError::Malformed(file.packets)),
+            Err(_) => return Err(CaptureError::Malformed(file.packets())),
         }
     }
 }
@@ -132,92 +171,4 @@ fn grow(reader: &mut dyn PcapReaderIterator, capacity: &mut usize, packets: u64)
         return Err(CaptureError::Malformed(packets));
     }
     refill(reader, capacity, packets)
-}
-
-/// What was read of a file so far.
-struct File {
-    interfaces: Vec<Interface>,
-    packets: u64,
-}
-
-impl File {
-    /// The packet that a block holds, if it does.
-    fn block<'a>(&mut self, block: &'a PcapBlockOwned<'_>) -> Result<Option<Record<'a>>, CaptureError> {
-        match block {
-            PcapBlockOwned::LegacyHeader(header) => {
-                let resolution = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
-                self.interfaces.push(Interface {
-                    link: link::Link::new(header.network.0)?,
-                    resolution,
-                    offset: 0,
-                });
-                Ok(None)
-            }
-            PcapBlockOwned::Legacy(packet) => {
-                let units = u64::from(packet.ts_usec) * (1_000_000_000 / self.interface(0)?.resolution);
-                let time_ns = u64::from(packet.ts_sec).saturating_mul(1_000_000_000).saturating_add(units);
-                self.packet(0, time_ns, packet.caplen, packet.origlen, packet.data)
-            }
-            PcapBlockOwned::NG(block) => self.pcapng(block),
-        }
-    }
-
-    fn pcapng<'a>(&mut self, block: &'a Block<'_>) -> Result<Option<Record<'a>>, CaptureError> {
-        match block {
-            // Each section describes its interfaces anew.
-            Block::SectionHeader(_) => self.interfaces.clear(),
-            Block::InterfaceDescription(described) => {
-                let link = link::Link::new(described.linktype.0)?;
-                let resolution =
-                    described.ts_resolution().ok_or(CaptureError::Malformed(self.packets))?.max(1);
-                self.interfaces.push(Interface { link, resolution, offset: described.ts_offset() });
-            }
-            Block::EnhancedPacket(packet) => {
-                let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                let time_ns = self.interface(packet.if_id)?.nanoseconds(units);
-                return self.packet(packet.if_id, time_ns, packet.caplen, packet.origlen, packet.data);
-            }
-            // It has neither time nor interface: the first, and no time at all.
-            Block::SimplePacket(packet) => {
-                let captured = packet.data.len().try_into().unwrap_or(u32::MAX).min(packet.origlen);
-                return self.packet(0, 0, captured, packet.origlen, packet.data);
-            }
-            _ => {}
-        }
-        Ok(None)
-    }
-
-    fn interface(&self, id: u32) -> Result<Interface, CaptureError> {
-        let index = usize::try_from(id).unwrap_or(usize::MAX);
-        self.interfaces.get(index).copied().ok_or(CaptureError::Malformed(self.packets))
-    }
-
-    fn packet<'a>(
-        &mut self,
-        id: u32,
-        time_ns: u64,
-        captured: u32,
-        wire: u32,
-        data: &'a [u8],
-    ) -> Result<Option<Record<'a>>, CaptureError> {
-        let interface = self.interface(id)?;
-        let data = &data[..data.len().min(captured as usize)];
-        let skip = interface.link.ip_offset(data);
-        self.packets += 1;
-        let wire_len = wire.saturating_sub(skip.and_then(|skip| u32::try_from(skip).ok()).unwrap_or(0));
-        let data = skip.and_then(|skip| data.get(skip..)).unwrap_or_default();
-        Ok(Some(Record { time_ns, interface: id, wire_len, data }))
-    }
-}
-
-impl Interface {
-    /// Nanoseconds since the Unix epoch of a time in the interface's units.
-    fn nanoseconds(&self, units: u64) -> u64 {
-        let (seconds, rest) = (units / self.resolution, units % self.resolution);
-        let fraction = u128::from(rest) * 1_000_000_000 / u128::from(self.resolution);
-        seconds
-            .saturating_add_signed(self.offset)
-            .saturating_mul(1_000_000_000)
-            .saturating_add(u64::try_from(fraction).unwrap_or_default())
-    }
 }

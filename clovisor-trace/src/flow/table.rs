@@ -172,45 +172,68 @@ impl Table {
         }
     }
 
-    /// Looks at the clock: holes that have waited, flows that are silent, ends that may be forgotten.
+    /// Looks at the clock: holes that have waited, flows that are silent, ends that may be forgotten. Each is dealt with as of
+    /// its own time and in the order of these times, so that nothing depends on how often it is looked.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        while let Some((due, key)) = self.deadlines.first().copied().filter(|(due, _)| *due <= cx.now_ns) {
-            let Some(flow) = self.flows.get_mut(&key) else {
-                self.deadlines.remove(&(due, key));
-                continue;
-            };
-            flow.run(cx.now_ns, cx.limits);
-            cx.out.extend(flow.take_sessions());
-            // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
-            if flow.deadline(cx.limits) == Some(due) {
-                flow.filed_ns = None;
-                self.deadlines.remove(&(due, key));
-            } else {
-                self.settle_accounts(&key, cx);
+        let now_ns = cx.now_ns;
+        loop {
+            let deadline = self.deadlines.first().copied().filter(|(due, _)| *due <= now_ns);
+            let idle = self.idle(cx.limits).filter(|(due, _)| *due <= now_ns);
+            match (deadline, idle) {
+                (Some((due, key)), idle) if idle.is_none_or(|(idle, _)| due <= idle) => {
+                    cx.now_ns = due;
+                    self.run(due, &key, cx);
+                }
+                (_, Some((due, key))) => {
+                    cx.now_ns = due;
+                    cx.ledger.flows_idle += 1;
+                    self.finish(&key, End::Idle, cx);
+                }
+                _ => break,
             }
         }
-        while let Some(key) = self
-            .flows
-            .front()
-            .filter(|(_, flow)| flow.last_ns.saturating_add(cx.limits.idle_ns) <= cx.now_ns)
-            .map(|(key, _)| *key)
-        {
-            cx.ledger.flows_idle += 1;
-            self.finish(&key, End::Idle, cx);
-        }
+        cx.now_ns = now_ns;
         while self
             .ended
             .front()
-            .is_some_and(|(_, ended)| ended.at_ns.saturating_add(cx.limits.linger_ns) <= cx.now_ns)
+            .is_some_and(|(_, ended)| ended.at_ns.saturating_add(cx.limits.linger_ns) <= now_ns)
         {
             self.ended.pop_front();
         }
     }
 
+    /// The flow that was silent longest, and when it is given up.
+    fn idle(&self, limits: &Limits) -> Option<(u64, Key)> {
+        self.flows.front().map(|(key, flow)| (flow.last_ns.saturating_add(limits.idle_ns), *key))
+    }
+
+    /// Runs a flow whose deadline has come.
+    fn run(&mut self, due: u64, key: &Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            self.deadlines.remove(&(due, *key));
+            return;
+        };
+        flow.run(due, cx.limits);
+        cx.out.extend(flow.take_sessions());
+        // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
+        if flow.deadline(cx.limits) == Some(due) {
+            flow.filed_ns = None;
+            self.deadlines.remove(&(due, *key));
+        } else {
+            self.settle_accounts(key, cx);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do that a session waits for.
     pub(crate) fn poll_timeout(&self, limits: &Limits) -> Option<u64> {
-        let idle = self.flows.front().map(|(_, flow)| flow.last_ns.saturating_add(limits.idle_ns));
+        let idle = self.idle(limits).map(|(due, _)| due);
         self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has anything to do.
+    pub(crate) fn next_due(&self, limits: &Limits) -> Option<u64> {
+        let forgotten = self.ended.front().map(|(_, ended)| ended.at_ns.saturating_add(limits.linger_ns));
+        self.poll_timeout(limits).into_iter().chain(forgotten).min()
     }
 
     /// Tracing of an interface ends: every flow that was seen there does, and none is remembered, since the

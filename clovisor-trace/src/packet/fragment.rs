@@ -95,13 +95,14 @@ impl Datagrams {
         self.open.remove(&key).map(|datagram| datagram.buffer.take_bufs().0)
     }
 
+    /// When the oldest will have waited too long.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.open.front().map(|(_, datagram)| datagram.first_ns.saturating_add(LIFETIME_NS))
+    }
+
     /// Gives up what has waited too long.
     pub(crate) fn expire(&mut self, now_ns: u64) {
-        while self
-            .open
-            .front()
-            .is_some_and(|(_, datagram)| datagram.first_ns.saturating_add(LIFETIME_NS) <= now_ns)
-        {
+        while self.next_due().is_some_and(|due| due <= now_ns) {
             self.drop_oldest();
         }
     }

@@ -42,6 +42,15 @@ impl Toward {
             Self::Client => Self::Server,
         }
     }
+
+    /// Of a packet that goes this way at the pod, where the pod is on this side.
+    #[must_use]
+    pub const fn of(side: Side, heading: Heading) -> Self {
+        match (side, heading) {
+            (Side::Server, Heading::ToPod) | (Side::Client, Heading::FromPod) => Self::Server,
+            (Side::Server, Heading::FromPod) | (Side::Client, Heading::ToPod) => Self::Client,
+        }
+    }
 }
 
 /// Which way a packet goes at the pod.

@@ -51,6 +51,7 @@ pub enum Command {
   clovisor trace -i veth1a2b --port 8080=http            a pod's server, at the host's end of its veth
   clovisor trace -i eth0 --egress 80=http                what this machine asks of others on port 80
   clovisor trace -i lo --port 3000 -- npm test           while a command runs
+  clovisor trace -i veth1a2b --port 80 -w shop.pcapng    and keep the packets, for 'clovisor read shop.pcapng'
   clovisor trace -i veth1a2b=shop --port 80 --to localhost:4317   and send spans to Jaeger as service 'shop'")]
 pub struct TraceArgs {
     /// Interface to trace, with the service name for its spans; may be given more than once
@@ -78,14 +79,25 @@ pub struct TraceArgs {
     /// Size of the buffer between kernel and agent, in MiB for each CPU. 8 MiB hold 60 ms of traffic at 1 Gbit/s
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
     pub buffer: u16,
+    /// Also write the packets that are traced to this file, as pcapng, for 'clovisor read', Wireshark and tshark. An existing
+    /// file is overwritten; - is standard output. The file holds everything that was on the wire, passwords included
+    #[arg(short, long, value_name = "FILE", env = "CLOVISOR_WRITE")]
+    pub write: Option<PathBuf>,
+    /// Close that file, and go on without, before it is larger than this: 500M, 2G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, env = "CLOVISOR_WRITE_LIMIT")]
+    pub write_limit: u64,
     /// Trace while this command runs, and end with its exit code
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
 /// Trace a capture file.
+///
+/// A file that 'clovisor trace --write' has made gives the sessions of that run: it says which ports, targets and service names were
+/// traced. --port and --egress, if given, are taken in their place, and --service in place of the names.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  clovisor read out.pcapng                  what 'clovisor trace -w out.pcapng' has traced
   clovisor read traffic.pcap --port 80=http
   tcpdump -i eth0 -w - | clovisor read - --port 8080 -o json")]
 pub struct ReadArgs {
@@ -95,7 +107,7 @@ pub struct ReadArgs {
     /// Stop after this time of the capture: 30, 30s, 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse::duration, env = "CLOVISOR_DURATION")]
     pub duration: Option<Duration>,
-    /// Service name for the spans [default: OTEL_SERVICE_NAME, or the name of the file]
+    /// Service name for the spans [default: the file's own, OTEL_SERVICE_NAME, or the name of the file]
     #[arg(long, value_name = "NAME", env = "CLOVISOR_SERVICE")]
     pub service: Option<String>,
     #[command(flatten)]

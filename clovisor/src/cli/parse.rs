@@ -98,6 +98,25 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     millis.map(Duration::from_millis).ok_or_else(|| format!("'{text}' is out of range"))
 }
 
+/// Least size of a capture: its head, and some packets.
+const SMALLEST: u64 = 64 << 10;
+
+/// `1048576`, `500K`, `64M`, `2G`: bytes, in powers of 1024.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (amount, unit) = text.split_at(digits);
+    let amount: u64 = amount.parse().map_err(|_| format!("'{text}' is not a size; write 500M or 2G"))?;
+    let shift = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(format!("'{unit}' is not a unit of size; use K, M or G")),
+    };
+    let bytes = amount.checked_mul(1 << shift).filter(|bytes| *bytes >= SMALLEST);
+    bytes.ok_or_else(|| format!("'{text}' is out of range; the least is 64K"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +152,16 @@ mod tests {
         }
         for wrong in ["example.com:80", "fd00::1:80", "10.0.0.1", "10.0.0.1:", "[10.0.0.1]:80", ":80"] {
             assert!(egress(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("65536", 65_536), ("64K", 65_536), ("3M", 3 << 20), ("2G", 2 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "G", "0", "63K", "1T", "1.5G", "-1", "18446744073709551615K"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 

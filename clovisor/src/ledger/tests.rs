@@ -36,6 +36,7 @@ fn books() -> Books {
     tracer.sessions[0][Outcome::Complete as usize] = 5;
     Books {
         source: Source::File { packets: 9, not_selected: 2 },
+        capture: Some(Account::new("capture", 7, [("written", 7)])),
         tracer,
         handed_on: 3,
         sampled_out: 1,

@@ -1,4 +1,8 @@
 //! `clovisor read`: a capture file through the same pipeline, with the file's own times.
+//!
+//! A file of `trace --write` brings its rules and names with it, and the moments at which the live tracer looked at the clock.
+
+mod chosen;
 
 use std::{
     collections::HashSet,
@@ -11,7 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::{Resource, Rules, Span, capture};
+use chosen::Chosen;
+use clovisor_trace::{
+    Resource, Span,
+    capture::{self, CaptureError, Event},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -38,14 +46,16 @@ struct Done {
     filtered: u64,
     /// Spans that nobody took any more.
     not_taken: u64,
-    fault: Option<capture::CaptureError>,
+    /// Whether nothing said what to trace.
+    by_default: bool,
+    fault: Option<CaptureError>,
 }
 
 /// Reads a capture file and reports its sessions.
 ///
 /// # Errors
 /// The file cannot be opened, or is no capture: [`Usage`]. A file that is damaged further on gives the sessions
-/// before that, and then the error.
+/// before that, and then the error; one that is only cut short is no error.
 pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
     let source = open(&arguments.file)?;
@@ -55,6 +65,7 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
         Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
     pipeline.join(!rules.egress.is_empty(), HashSet::new());
+    let chosen = Chosen::new(rules, by_default, arguments.service.clone(), environment.clone());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
     let (spans, ready) = mpsc::channel(AHEAD);
     let (finished, done) = oneshot::channel();
@@ -62,13 +73,13 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     // A thread of its own, not one that the runtime would wait for: standard input may never end.
     std::thread::spawn(move || {
         // If nobody waits any more, nobody wants to know.
-        _ = finished.send(run(source, &rules, pipeline, &spans, length_ns));
+        _ = finished.send(run(source, chosen, pipeline, &spans, length_ns));
     });
     let left = hand_on(ready, &mut outputs).await?;
     let done = tokio::time::timeout(PATIENCE, done).await;
     let exported = outputs.shutdown().await;
     let Ok(Ok(done)) = done else { return Ok(ExitCode::SUCCESS) };
-    if by_default && done.packets > 0 {
+    if done.by_default && done.packets > 0 {
         tracing::info!("neither --port nor --egress was given: ports 80 and 8080 were taken as http");
     }
     if done.packets > 0 && !arguments.output.quiet {
@@ -76,6 +87,11 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     }
     match done.fault {
         None => Ok(ExitCode::SUCCESS),
+        // As a capture is that is still being written, or whose writer was killed.
+        Some(fault @ CaptureError::CutShort(1..)) => {
+            tracing::warn!("{}: {fault}; what is whole was read", arguments.file.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Some(fault) => Err(Usage(format!("cannot read {}: {fault}", arguments.file.display())).into()),
     }
 }
@@ -125,7 +141,7 @@ fn resource(service: Option<String>, path: &Path, environment: &Environment) -> 
 
 fn run(
     source: Box<dyn io::Read + Send>,
-    rules: &Rules,
+    mut chosen: Chosen,
     mut pipeline: Pipeline,
     spans: &mpsc::Sender<Span>,
     length_ns: Option<u64>,
@@ -134,18 +150,34 @@ fn run(
     let mut not_taken = 0;
     // What the other end no longer takes nobody misses; it is only counted.
     let mut out = |span| not_taken += u64::from(spans.blocking_send(span).is_err());
-    let fault = capture::read(source, |record| {
+    let fault = capture::read_events(source, |event| {
+        let record = match event {
+            Event::Packet(record) => record,
+            Event::Interface(described) => {
+                chosen.interface(described, &mut pipeline);
+                return ControlFlow::Continue(());
+            }
+            Event::Time(now_ns) => {
+                if chosen.is_ours() {
+                    last_ns = last_ns.max(*now_ns);
+                    pipeline.tick(last_ns, 0, &mut out);
+                }
+                return ControlFlow::Continue(());
+            }
+        };
         let age_ns = record.time_ns.saturating_sub(*first_ns.get_or_insert(record.time_ns));
         if spans.is_closed() || pipeline.is_full() || length_ns.is_some_and(|length| age_ns > length) {
             return ControlFlow::Break(());
         }
         packets += 1;
+        let (selected, late_ns) = chosen.packet(record);
         // Times in a file may step back a little; the tracer's clock does not.
-        last_ns = record.time_ns.max(last_ns);
-        let selected = rules.select(record.time_ns, record.interface, record.wire_len, record.data);
+        last_ns = record.time_ns.saturating_add(late_ns).max(last_ns);
         match selected.filter(|packet| !packet.data.is_empty()) {
             Some(packet) => {
-                pipeline.tick(last_ns, 0, &mut out);
+                if late_ns > 0 {
+                    pipeline.tick(last_ns, 0, &mut out);
+                }
                 pipeline.packet(&packet, 0, &mut out);
             }
             None => filtered += 1,
@@ -154,7 +186,7 @@ fn run(
     })
     .err();
     pipeline.finish(last_ns, 0, &mut out);
-    Done { pipeline, packets, filtered, not_taken, fault }
+    Done { pipeline, packets, filtered, not_taken, by_default: chosen.is_newcomers(), fault }
 }
 
 fn books(done: &Done, left: u64, sinks: Sinks) -> Books {

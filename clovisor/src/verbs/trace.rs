@@ -14,11 +14,17 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Selection, TraceArgs},
-    datapath::{attach::Attacher, capability, interface::InterfaceError, kernel},
-    export::Environment,
+    capture::{Capture, Traced},
+    cli::{Form, TraceArgs},
+    datapath::{
+        attach::Attacher,
+        capability,
+        interface::{Interface, InterfaceError},
+        kernel,
+    },
+    export::{Address, Environment},
     failure::Usage,
-    ledger::Sinks,
+    ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK, number},
     outputs::Outputs,
     pipeline::{Names, Pipeline},
@@ -35,6 +41,7 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 /// A missing capability, an interface that cannot be traced, a kernel that refuses.
 pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
+    only_one_on_standard_output(&arguments)?;
     capability::check().map_err(|error| Usage(error.to_string()))?;
     let attacher = Attacher::new().await.context("cannot start")?;
     let swept = attacher.sweep().await.context("cannot clean up what a killed instance has left")?;
@@ -44,26 +51,69 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let mut interfaces = Vec::new();
     for target in &arguments.interfaces {
         let found = attacher.interface(&target.interface).await.map_err(unusable)?;
-        interfaces.push((found, resource(target.service.as_deref(), &target.interface, &environment)));
+        let service = target.service.as_deref().or(environment.service_name.as_deref());
+        let service = service.unwrap_or(&target.interface);
+        interfaces.push((found, resource(service, &target.interface, &environment)));
     }
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
-    let rules = rules(&arguments.selection);
+    let (rules, by_default) = arguments.selection.rules();
+    if by_default {
+        tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
+    }
     let mut pipeline =
         Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
     let buffer = usize::from(arguments.buffer) << 20;
     pipeline.join(!arguments.selection.egress.is_empty(), HashSet::new());
     let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
-    let started = run(&arguments, &mut live, &mut outputs, &rules, interfaces).await;
+    write_to(&arguments, &mut live, &rules, &interfaces)?;
+    let started = run(&arguments, &mut live, &mut outputs, &of_kernel(&rules), interfaces).await;
     let detached = live.stop(&mut |span| outputs.push(span)).await;
+    let (written, failed) = match live.capture().take() {
+        Some(capture) => Some(capture.close().await).unzip(),
+        None => (None, None),
+    };
     let exported = outputs.shutdown().await;
     let status = started?;
     if !arguments.output.quiet {
-        let books = live.books(Sinks::Each(exported), detached.is_ok());
+        let books = Books { capture: written, ..live.books(Sinks::Each(exported), detached.is_ok()) };
         eprintln!("{}", summary::text(live.pipeline.tally(), &books));
     }
     detached.context("cannot detach; run 'clovisor cleanup'")?;
-    Ok(exit_code(status))
+    let code = exit_code(status);
+    // The traced command's own failure says more.
+    Ok(if failed == Some(true) && code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code })
+}
+
+/// Standard output holds sessions or the capture.
+fn only_one_on_standard_output(arguments: &TraceArgs) -> Result<()> {
+    let takes = arguments.write.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    if takes
+        && (arguments.output.output != Some(Form::None) || arguments.output.to.contains(&Address::Stdout))
+    {
+        let why =
+            "--write - needs standard output for the capture; add --output none to show no sessions there";
+        return Err(Usage(why.to_owned()).into());
+    }
+    Ok(())
+}
+
+/// Opens the file for packets, if one is wanted.
+fn write_to(
+    arguments: &TraceArgs,
+    live: &mut Live,
+    rules: &Rules,
+    interfaces: &[(Interface, Resource)],
+) -> Result<()> {
+    let Some(path) = &arguments.write else { return Ok(()) };
+    let traced = interfaces.iter().map(|(interface, resource)| Traced {
+        number: interface.id,
+        name: interface.name.clone(),
+        service: resource.service_name().to_owned(),
+    });
+    let epoch_ns = live.epoch_ns();
+    live.write_to(Capture::open(path, arguments.write_limit, traced.collect(), rules, epoch_ns)?);
+    Ok(())
 }
 
 /// Attaches, and fetches packets until something says stop: the status of the traced command, if it was that.
@@ -72,7 +122,7 @@ async fn run(
     live: &mut Live,
     outputs: &mut Outputs,
     rules: &kernel::Rules,
-    interfaces: Vec<(crate::datapath::interface::Interface, Resource)>,
+    interfaces: Vec<(Interface, Resource)>,
 ) -> Result<Option<ExitStatus>> {
     // Before the first attach: a signal must not end the process and leave its filters.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
@@ -89,7 +139,7 @@ async fn run(
         tokio::select! {
             _ = fetch.tick() => {
                 live.fetch(&mut |span| outputs.push(span));
-                if live.pipeline.is_full() {
+                if live.pipeline.is_full() || live.capture().as_ref().is_some_and(Capture::reader_gone) {
                     break;
                 }
             }
@@ -141,22 +191,18 @@ fn unusable(error: InterfaceError) -> anyhow::Error {
     }
 }
 
-fn resource(service: Option<&str>, interface: &str, environment: &Environment) -> Resource {
-    let name = service.or(environment.service_name.as_deref()).unwrap_or(interface);
-    let mut resource = Resource::service(name.to_owned());
+/// Whose spans those of an interface are.
+pub(super) fn resource(service: &str, interface: &str, environment: &Environment) -> Resource {
+    let mut resource = Resource::service(service.to_owned());
     resource.attributes.push(("clovisor.interface".into(), interface.to_owned().into()));
     environment.complete(&mut resource);
     resource
 }
 
 /// The rules as the kernel side has them.
-fn rules(selection: &Selection) -> kernel::Rules {
-    let (Rules { ports, egress }, by_default) = selection.rules();
-    if by_default {
-        tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
-    }
+fn of_kernel(rules: &Rules) -> kernel::Rules {
     kernel::Rules {
-        ports: ports.iter().map(|rule| (rule.port, number(rule.protocol))).collect(),
-        egress: egress.iter().map(|rule| ((rule.address, rule.port), number(rule.protocol))).collect(),
+        ports: rules.ports.iter().map(|rule| (rule.port, number(rule.protocol))).collect(),
+        egress: rules.egress.iter().map(|rule| ((rule.address, rule.port), number(rule.protocol))).collect(),
     }
 }

@@ -5,6 +5,7 @@
 //! It refuses to send anything over an interface that it did not make: the namespaces have no default route.
 #![expect(clippy::unwrap_used, reason = "a test may panic; the lint spares only functions marked as tests")]
 
+mod capture;
 mod jaeger;
 mod live;
 mod load;

@@ -25,6 +25,8 @@ fn wrong_options_name_what_is_wrong() {
         (&["trace", "-i", "lo", "--duration", "soon"], "30s"),
         (&["trace", "-i", "lo", "--attach", "xdp"], "clsact"),
         (&["trace", "-i", "lo", "--semconv", "x"], "legacy"),
+        (&["trace", "-i", "lo", "--write", "-"], "add --output none"),
+        (&["trace", "-i", "lo", "--write-limit", "1K"], "the least is 64K"),
         (&["read"], "FILE"),
         (&["read", "/nonexistent.pcap"], "No such file"),
         (&["read", "/"], "directory"),

@@ -40,6 +40,8 @@ pub(crate) enum Need {
     Curl,
     /// A client with many connections.
     Wrk,
+    /// Another reader of captures, with `capinfos`.
+    Tshark,
     /// Another client, by its http.client.
     Python,
     /// Go, which builds Jaeger.
@@ -91,12 +93,13 @@ pub(crate) const BUILD: [Need; 3] = [Need::Cc, Need::BpfCompiler, Need::BpfLinke
 /// What the demo takes on top.
 pub(crate) const DEMO: [Need; 3] = [Need::Ip, Need::Nginx, Need::Curl];
 /// Real ends for the tests; without one the tests that use it are skipped.
-pub(crate) const TEST: [Need; 10] = [
+pub(crate) const TEST: [Need; 11] = [
     Need::Ip,
     Need::Tc,
     Need::Nginx,
     Need::Curl,
     Need::Wrk,
+    Need::Tshark,
     Need::Python,
     Need::Redis,
     Need::Openssl,
@@ -146,6 +149,7 @@ impl Need {
             Self::Nginx => ("nginx", "is the server in demo and tests"),
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
+            Self::Tshark => ("tshark", "reads in tests what captures were written"),
             Self::Python => ("python3", "is a client of another make in tests"),
             Self::Go => ("go", "builds Jaeger, and Kubernetes for e2e"),
             Self::Jaeger => ("Jaeger", "receives the traces in tests"),
@@ -206,6 +210,7 @@ impl Need {
             Self::Nginx => vec!["nginx-light".to_owned()],
             Self::Curl => vec!["curl".to_owned()],
             Self::Wrk => vec!["wrk".to_owned()],
+            Self::Tshark => vec!["tshark".to_owned()],
             Self::Python => vec!["python3-minimal".to_owned(), "python3".to_owned()],
             Self::Go => go::packages(),
             Self::Etcd => vec!["etcd-server".to_owned()],
