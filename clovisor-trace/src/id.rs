@@ -40,7 +40,7 @@ impl Ids {
                 // Parts must not run into each other.
                 hasher.write_u8(0xff);
             }
-            hasher.write_u8(request.minor_version);
+            hasher.write_u8(request.minor_version.unwrap_or(u8::MAX));
         }
         let trace = hasher.finish128();
         let span = |side: Side| {

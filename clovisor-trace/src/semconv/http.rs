@@ -25,13 +25,17 @@ pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchang
         set(attributes, "http.response.status_code", response.status);
     }
     // The lower one is what was used: a 1.0 answer to a 1.1 request makes a conversation in 1.0.
-    let request = exchange.request.as_ref().map(|request| request.minor_version);
-    let response = exchange.response.as_ref().map(|response| response.minor_version);
+    let request = exchange.request.as_ref().and_then(|request| request.minor_version);
+    let response = exchange.response.as_ref().and_then(|response| response.minor_version);
     let version = request.into_iter().chain(response).min();
     set_some(
         attributes,
         "network.protocol.version",
-        version.map(|minor| if minor == 0 { "1.0" } else { "1.1" }),
+        version.map(|minor| match minor {
+            0 => Value::from("1.0"),
+            1 => Value::from("1.1"),
+            other => format!("1.{other}").into(),
+        }),
     );
     set(attributes, "network.protocol.name", "http");
     captured(
@@ -61,11 +65,11 @@ fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead)
     let (authority, path_and_query) = split_target(request);
     let authority = authority.map(redact::userinfo);
     set_some(attributes, "url.domain", authority.as_deref().and_then(host));
-    let target = redact::query(path_and_query);
+    let target = redact::target(path_and_query);
     match session.side {
         Side::Server => {
             let (path, query) =
-                target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+                target.split_once('?').map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
             if !path.is_empty() {
                 set(attributes, "url.path", path.to_owned());
             }
@@ -74,8 +78,13 @@ fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead)
         }
         Side::Client => {
             let authority = authority.unwrap_or_else(|| session.server.to_string());
-            let path = if target == "*" { "" } else { &*target };
-            set(attributes, "url.full", format!("http://{authority}{path}"));
+            let path = if target == "*" { "" } else { target.as_str() };
+            if path.is_empty() || path.starts_with(['/', '?']) {
+                set(attributes, "url.full", format!("http://{authority}{path}"));
+            } else {
+                // In none of the forms, so it makes no URL.
+                set(attributes, "url.path", path.to_owned());
+            }
             set(attributes, "url.scheme", "http");
         }
     }

@@ -42,7 +42,7 @@ fn http(attributes: &mut Attributes, exchange: &Exchange) {
     if let Some(request) = &exchange.request {
         set(attributes, "reqmethod", request.method.clone());
         set(attributes, "requrl", redact::target(&request.target));
-        set(attributes, "reqproto", version(request.minor_version));
+        set_some(attributes, "reqproto", request.minor_version.map(version));
         let find =
             |name: &str| request.trace_headers.iter().find(|(key, _)| *key == name).map(|(_, v)| v.clone());
         set_some(attributes, "useragent", request.user_agent.clone());
@@ -54,10 +54,14 @@ fn http(attributes: &mut Attributes, exchange: &Exchange) {
     if let Some(response) = &exchange.response {
         set(attributes, "respstatus", format!("{:03} {}", response.status, response.reason));
         set(attributes, "respstatuscode", response.status.to_string());
-        set(attributes, "respproto", version(response.minor_version));
+        set_some(attributes, "respproto", response.minor_version.map(version));
     }
 }
 
 fn version(minor: u8) -> Value {
-    if minor == 0 { "HTTP/1.0".into() } else { "HTTP/1.1".into() }
+    match minor {
+        0 => "HTTP/1.0".into(),
+        1 => "HTTP/1.1".into(),
+        other => format!("HTTP/1.{other}").into(),
+    }
 }

@@ -58,7 +58,8 @@ fn numbers(session: &Session) -> (Option<usize>, Option<usize>) {
         .request
         .as_ref()
         .map(|head| number(head.target.trim_start_matches('/').split('?').next().unwrap_or_default()));
-    let response = exchange.response.as_ref().map(|head| number(&head.captured[0].1));
+    // A head that was cut short has no tag.
+    let response = exchange.response.as_ref().and_then(|head| Some(number(&head.captured.first()?.1)));
     (request, response)
 }
 
@@ -97,6 +98,11 @@ fn check_true(session: &Session, talk: &Conversation, run: &Run) -> Result<(), S
         if head.status != exchange.status || !interim {
             return Err(format!("{} was not answered", head.status));
         }
+    }
+    if let (Some(head), Some(asked), None) = (&found.response, asked, answered)
+        && head.status != truth(asked)?.status
+    {
+        return Err(format!("{} to {asked} was not answered", head.status));
     }
     if session.outcome == Outcome::Complete {
         let number = asked.or(answered).ok_or("complete without heads")?;

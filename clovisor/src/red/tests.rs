@@ -34,7 +34,7 @@ fn http(side: Side, outcome: Outcome, method: &str, status: Option<u16>) -> Sess
     let request = RequestHead {
         method: method.to_owned(),
         target: "/secret?token=1".to_owned(),
-        minor_version: 1,
+        minor_version: Some(1),
         host: None,
         user_agent: None,
         request_id: None,
@@ -47,7 +47,7 @@ fn http(side: Side, outcome: Outcome, method: &str, status: Option<u16>) -> Sess
     let response = status.map(|status| ResponseHead {
         status,
         reason: String::new(),
-        minor_version: 1,
+        minor_version: Some(1),
         captured: Vec::new(),
         framing: Framing::Unsaid,
     });

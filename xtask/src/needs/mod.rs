@@ -9,6 +9,7 @@ mod ebpf;
 pub(crate) mod go;
 pub(crate) mod helm;
 pub(crate) mod kubernetes;
+pub(crate) mod suricata;
 pub(crate) mod tools;
 
 use std::fmt::{self, Write};
@@ -44,6 +45,10 @@ pub(crate) enum Need {
     Tshark,
     /// Another client, by its http.client.
     Python,
+    /// Makes a small Debian.
+    Debootstrap,
+    /// One more reader of captures.
+    Suricata,
     /// Go, which builds Jaeger.
     Go,
     /// Jaeger all-in-one.
@@ -130,6 +135,8 @@ pub(crate) const E2E: [Need; 19] = [
 ];
 /// What an image for the other architecture takes on top of [`BUILD`].
 pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulator];
+/// What the comparison with Suricata takes.
+pub(crate) const SURICATA: [Need; 2] = [Need::Debootstrap, Need::Suricata];
 /// What fuzzing takes.
 pub(crate) const FUZZ: [Need; 2] = [Need::Cc, Need::Cxx];
 /// What lint takes on top of [`BUILD`].
@@ -149,8 +156,10 @@ impl Need {
             Self::Nginx => ("nginx", "is the server in demo and tests"),
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
-            Self::Tshark => ("tshark", "reads in tests what captures were written"),
+            Self::Tshark => ("tshark", "reads captures as well, to compare in tests"),
             Self::Python => ("python3", "is a client of another make in tests"),
+            Self::Debootstrap => ("debootstrap", "makes the system that has Suricata"),
+            Self::Suricata => ("Suricata", "reads captures as well, in compare"),
             Self::Go => ("go", "builds Jaeger, and Kubernetes for e2e"),
             Self::Jaeger => ("Jaeger", "receives the traces in tests"),
             Self::Kubernetes => ("Kubernetes", "is the cluster of e2e"),
@@ -185,6 +194,7 @@ impl Need {
             Self::Kubernetes => kubernetes::is_there(),
             Self::CoreDns => kubernetes::has_coredns(),
             Self::Helm => helm::is_there(),
+            Self::Suricata => suricata::is_there(),
             Self::CniPlugins => kubernetes::cni_plugins().is_some(),
             Self::Rustfmt => tools::has_cargo_command("fmt"),
             Self::Clippy => tools::has_cargo_command("clippy"),
@@ -210,14 +220,15 @@ impl Need {
             Self::Nginx => vec!["nginx-light".to_owned()],
             Self::Curl => vec!["curl".to_owned()],
             Self::Wrk => vec!["wrk".to_owned()],
-            Self::Tshark => vec!["tshark".to_owned()],
             Self::Python => vec!["python3-minimal".to_owned(), "python3".to_owned()],
             Self::Go => go::packages(),
             Self::Etcd => vec!["etcd-server".to_owned()],
             Self::CniPlugins => vec!["containernetworking-plugins".to_owned()],
             Self::Busybox => vec!["busybox-static".to_owned()],
             Self::Redis => vec!["redis-server".to_owned(), "redis-tools".to_owned()],
-            Self::Bpftool
+            Self::Tshark
+            | Self::Debootstrap
+            | Self::Bpftool
             | Self::Containerd
             | Self::Runc
             | Self::Iptables
@@ -233,6 +244,7 @@ impl Need {
             | Self::Kubernetes
             | Self::CoreDns
             | Self::Helm
+            | Self::Suricata
             | Self::Rustfmt
             | Self::Clippy
             | Self::CargoDeny => Vec::new(),
@@ -247,6 +259,7 @@ impl Need {
             Self::Kubernetes => kubernetes::build(),
             Self::CoreDns => kubernetes::build_coredns(),
             Self::Helm => helm::build(),
+            Self::Suricata => suricata::build(),
             Self::CargoDeny => tools::build_cargo_deny(),
             _ => Ok(()),
         }
@@ -262,6 +275,7 @@ impl Need {
             }
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
             Self::Clippy => "rustup component add clippy".to_owned(),
+            Self::Suricata => "`cargo xtask compare --suricata` makes it in the cache, as root".to_owned(),
             Self::CrossStd => OTHER.std_hint(),
             _ => format!(
                 "apt-get install {}   (Debian; elsewhere the package that brings `{}`)",

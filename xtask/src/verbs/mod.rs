@@ -1,6 +1,7 @@
 //! The verbs of `cargo xtask`, one a file: its arguments, and what it does in the order it does it.
 
 pub(crate) mod build;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod e2e;
 pub(crate) mod fuzz;

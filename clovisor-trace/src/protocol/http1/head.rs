@@ -4,10 +4,12 @@
 
 use httparse::{Header, ParserConfig, Status};
 
-/// Headers that fit on the stack; a head with more is parsed once again with [`MOST_HEADERS`].
-const USUAL_HEADERS: usize = 64;
-/// A head with more headers than this is not parsed; 1,024 fill a head of the largest size taken.
-const MOST_HEADERS: usize = 1024;
+use super::{
+    fields::{
+        capture, captured_memory, find, framing, has_token, values, with_headers, with_lenient_headers,
+    },
+    line::{RequestLine, StatusLine},
+};
 
 /// How the body of a message is framed (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub enum Framing {
     Chunked,
     /// `Transfer-Encoding` whose last coding is another: the body ends with the connection.
     OtherCoding,
-    /// The headers contradict themselves, so nobody can tell where the body ends.
+    /// The headers contradict themselves, or the first line says that there are none: nobody can tell where the message ends.
     Invalid,
 }
 
@@ -34,10 +36,10 @@ const KNOWN_METHODS: [&str; 10] =
 pub struct RequestHead {
     /// Method as sent; any token is one.
     pub method: String,
-    /// Request target as sent.
+    /// Request target as sent; empty if the request line has none.
     pub target: String,
-    /// Minor version: 0 or 1 of HTTP/1.
-    pub minor_version: u8,
+    /// Minor version of HTTP/1, a digit; `None` if another version was sent, a broken one, or none.
+    pub minor_version: Option<u8>,
     /// `Host`.
     pub host: Option<String>,
     /// `User-Agent`.
@@ -59,12 +61,12 @@ pub struct RequestHead {
 /// What a response said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// Status code, 100 to 999.
+    /// Status code as sent, three digits.
     pub status: u16,
     /// Reason phrase as sent; may be empty.
     pub reason: String,
-    /// Minor version: 0 or 1 of HTTP/1.
-    pub minor_version: u8,
+    /// Minor version of HTTP/1, a digit; `None` if another version was sent, or a broken one.
+    pub minor_version: Option<u8>,
     /// Headers that were asked for, name in lower case.
     pub captured: Vec<(String, String)>,
     /// How its body is framed, were its status and request to allow one.
@@ -94,27 +96,56 @@ impl RequestHead {
         KNOWN_METHODS.into_iter().find(|method| *method == self.method)
     }
 
-    /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case.
+    /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
+    /// read as the most lenient servers do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        with_headers(bytes, |bytes, headers| {
+        let strict = with_headers(bytes, |bytes, headers| {
             let mut request = httparse::Request::new(headers);
             let mut config = ParserConfig::default();
             config.allow_multiple_spaces_in_request_line_delimiters(true);
             match config.parse_request(&mut request, bytes)? {
                 Status::Partial => Ok(None),
-                Status::Complete(_) => Ok(Some(Self::from_parsed(&request, wanted))),
+                Status::Complete(_) => Ok(Some(Self::from_parts(
+                    request.method.unwrap_or_default().to_owned(),
+                    request.path.unwrap_or_default().to_owned(),
+                    request.version,
+                    request.headers,
+                    wanted,
+                ))),
             }
-        })
+        });
+        strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
     }
 
-    fn from_parsed(request: &httparse::Request<'_, '_>, wanted: &[String]) -> Self {
-        let headers = &*request.headers;
-        let method = request.method.unwrap_or_default().to_owned();
+    fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
+        let line = RequestLine::read(first_line(bytes).ok_or(Invalid)?).ok_or(Invalid)?;
+        let with = |headers: &[Header<'_>]| {
+            let RequestLine { method, target, version } = &line;
+            Self::from_parts(method.clone(), target.clone(), version.minor(), headers, wanted)
+        };
+        let whole = if line.has_head() { with_lenient_headers(bytes, with).ok() } else { None };
+        // Where there are no headers, or too many, nobody can tell where it ends.
+        Ok(whole.unwrap_or_else(|| Self { framing: Framing::Invalid, ..with(&[]) }))
+    }
+
+    /// What can be told of the first bytes of a head that was never seen whole: its first line, if that was, and the lines
+    /// behind it that were.
+    pub(crate) fn parse_cut_short(bytes: &[u8]) -> Option<Self> {
+        Self::parse(&whole_lines(bytes)?, &[]).ok()
+    }
+
+    fn from_parts(
+        method: String,
+        target: String,
+        minor_version: Option<u8>,
+        headers: &[Header<'_>],
+        wanted: &[String],
+    ) -> Self {
         let upgrades = find(headers, "upgrade").is_some()
             && values(headers, "connection").any(|value| has_token(value, "upgrade"));
         Self {
-            target: request.path.unwrap_or_default().to_owned(),
-            minor_version: request.version.unwrap_or(1),
+            target,
+            minor_version,
             host: find(headers, "host"),
             user_agent: find(headers, "user-agent"),
             request_id: find(headers, "x-request-id"),
@@ -142,25 +173,44 @@ impl RequestHead {
 }
 
 impl ResponseHead {
-    /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case.
+    /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
+    /// read as the most lenient clients do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        with_headers(bytes, |bytes, headers| {
+        let strict = with_headers(bytes, |bytes, headers| {
             let mut response = httparse::Response::new(headers);
             let mut config = ParserConfig::default();
-            config.allow_obsolete_multiline_headers_in_responses(true);
-            config.allow_spaces_after_header_name_in_responses(true);
             config.allow_multiple_spaces_in_response_status_delimiters(true);
             match config.parse_response(&mut response, bytes)? {
                 Status::Partial => Ok(None),
                 Status::Complete(_) => Ok(Some(Self {
                     status: response.code.unwrap_or_default(),
                     reason: response.reason.unwrap_or_default().to_owned(),
-                    minor_version: response.version.unwrap_or(1),
+                    minor_version: response.version,
                     captured: capture(response.headers, wanted),
                     framing: framing(response.headers),
                 })),
             }
-        })
+        });
+        strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
+    }
+
+    fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
+        let line = StatusLine::read(first_line(bytes).ok_or(Invalid)?).ok_or(Invalid)?;
+        let with = |headers: &[Header<'_>]| Self {
+            status: line.status,
+            reason: line.reason.clone(),
+            minor_version: line.version.minor(),
+            captured: capture(headers, wanted),
+            framing: framing(headers),
+        };
+        let whole = with_lenient_headers(bytes, with).ok();
+        Ok(whole.unwrap_or_else(|| Self { framing: Framing::Invalid, ..with(&[]) }))
+    }
+
+    /// What can be told of the first bytes of a head that was never seen whole: its first line, if that was, and the lines
+    /// behind it that were.
+    pub(crate) fn parse_cut_short(bytes: &[u8]) -> Option<Self> {
+        Self::parse(&whole_lines(bytes)?, &[]).ok()
     }
 
     /// Bytes of memory held beside the struct itself, about.
@@ -169,68 +219,16 @@ impl ResponseHead {
     }
 }
 
-/// Runs a parse with few headers, and again with many where the few did not do.
-fn with_headers<'b, T>(
-    bytes: &'b [u8],
-    parse: impl Fn(&'b [u8], &mut [Header<'b>]) -> Result<Option<T>, httparse::Error>,
-) -> Result<T, Invalid> {
-    let mut few = [httparse::EMPTY_HEADER; USUAL_HEADERS];
-    let parsed = match parse(bytes, &mut few) {
-        Err(httparse::Error::TooManyHeaders) => parse(bytes, &mut vec![httparse::EMPTY_HEADER; MOST_HEADERS]),
-        other => other,
-    };
-    parsed.ok().flatten().ok_or(Invalid)
+/// The first line, if it is whole.
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    Some(&bytes[..end])
 }
 
-/// Values of all headers of a name.
-fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-}
-
-fn find(headers: &[Header<'_>], name: &str) -> Option<String> {
-    values(headers, name).next().map(text)
-}
-
-/// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such.
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.trim_ascii()).into_owned()
-}
-
-fn capture(headers: &[Header<'_>], wanted: &[String]) -> Vec<(String, String)> {
-    wanted.iter().flat_map(|name| values(headers, name).map(|value| (name.clone(), text(value)))).collect()
-}
-
-fn captured_memory(captured: &[(String, String)]) -> usize {
-    captured.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum()
-}
-
-/// Whether a comma-separated list has a token, in any case.
-fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// What the headers say of the body. `Transfer-Encoding` wins over `Content-Length` (RFC 9112 section 6.1);
-/// lengths that differ are an error, repeated equal ones are not (section 6.3, rule 5).
-fn framing(headers: &[Header<'_>]) -> Framing {
-    if let Some(last) = values(headers, "transfer-encoding").last() {
-        let coding = last.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-        return if coding.eq_ignore_ascii_case(b"chunked") { Framing::Chunked } else { Framing::OtherCoding };
-    }
-    let mut framing = Framing::Unsaid;
-    for item in values(headers, "content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
-        let item = item.trim_ascii();
-        let digits = !item.is_empty() && item.iter().all(u8::is_ascii_digit);
-        let Some(length) =
-            std::str::from_utf8(item).ok().filter(|_| digits).and_then(|item| item.parse().ok())
-        else {
-            return Framing::Invalid;
-        };
-        match framing {
-            Framing::Length(other) if other != length => return Framing::Invalid,
-            _ => framing = Framing::Length(length),
-        }
-    }
-    framing
+/// The lines that are whole, made a head by an empty one.
+fn whole_lines(bytes: &[u8]) -> Option<Vec<u8>> {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n')? + 1;
+    Some([&bytes[..end], b"\r\n"].concat())
 }
 
 #[cfg(test)]
@@ -269,8 +267,41 @@ mod tests {
         for method in ["GET", "PROPFIND", "M-SEARCH", "QUERY", "X!#$%&'*+.^_`|~9"] {
             assert_eq!(request(&format!("{method} / HTTP/1.0\r\n\r\n")).expect(method).method, method);
         }
-        assert_eq!(request("G T / HTTP/1.1\r\n\r\n"), Err(Invalid));
-        assert_eq!(request("GET / HTTP/2.0\r\n\r\n"), Err(Invalid));
+        assert_eq!(request("G(T / HTTP/1.1\r\n\r\n"), Err(Invalid));
+        assert_eq!(request("nonsense\r\n\r\n"), Err(Invalid));
+    }
+
+    #[test]
+    fn heads_that_are_not_clean() {
+        let head = request("GET /a b HTTP/1.\r\nHost : h\r\nbad line\r\nContent-Length:\r\n 5\r\n\r\n")
+            .expect("read");
+        assert_eq!((&*head.target, head.minor_version, head.framing), ("/a b", None, Framing::Length(5)));
+        assert_eq!(head.host.as_deref(), Some("h"));
+        let without_head = request("GET /\r\nContent-Length: 5\r\n\r\n").expect("read");
+        assert_eq!((without_head.minor_version, without_head.framing), (None, Framing::Invalid));
+        let response =
+            ResponseHead::parse(b"HTTP/1.1\t404\r\nContent-Length : 5\r\n\r\n", &[]).expect("read");
+        assert_eq!((response.status, response.framing), (404, Framing::Length(5)));
+        assert_eq!(ResponseHead::parse(b"ICY 200 OK\r\n\r\n", &[]), Err(Invalid));
+    }
+
+    #[test]
+    fn heads_cut_short() {
+        for (bytes, target) in [
+            ("GET /a HTTP/1.1\r\nHost: h\r\nUser-Ag", Some("/a")),
+            ("GET /a HTTP/1.1\r\n", Some("/a")),
+            ("GET /a\r\n", Some("/a")),
+            ("GET /a HTTP/1.1", None),
+        ] {
+            let head = RequestHead::parse_cut_short(bytes.as_bytes());
+            assert_eq!(head.as_ref().map(|head| &*head.target), target, "{bytes:?}");
+            assert_eq!(head.and_then(|head| head.host).is_some(), bytes.contains("Host: h"));
+        }
+        assert_eq!(
+            ResponseHead::parse_cut_short(b"HTTP/1.1 200 OK\r\nServ").map(|head| head.status),
+            Some(200)
+        );
+        assert_eq!(ResponseHead::parse_cut_short(b"HTTP/1.1 20"), None);
     }
 
     #[test]
@@ -289,6 +320,7 @@ mod tests {
     fn many_headers() {
         let lines: String = (0..1000).map(|i| format!("h{i}: {i}\r\n")).collect();
         assert!(request(&format!("GET / HTTP/1.1\r\n{lines}\r\n")).is_ok());
-        assert_eq!(request(&format!("GET / HTTP/1.1\r\n{lines}{lines}\r\n")), Err(Invalid));
+        let head = request(&format!("GET / HTTP/1.1\r\n{lines}{lines}\r\n")).expect("a request line");
+        assert_eq!((&*head.method, &*head.target, head.framing), ("GET", "/", Framing::Invalid));
     }
 }

@@ -5,7 +5,9 @@
 
 mod body;
 pub(crate) mod exchange;
+mod fields;
 pub(crate) mod head;
+mod line;
 mod pairing;
 mod pending;
 mod reader;
@@ -137,8 +139,12 @@ impl Conversation for Http1 {
     }
 
     fn fin(&mut self, toward: Toward, out: &mut Vec<Report>) {
-        if toward == Toward::Client {
-            self.responses_end(out);
+        match toward {
+            Toward::Server => self.requests.end(),
+            Toward::Client => {
+                self.responses.end();
+                self.responses_end(out);
+            }
         }
     }
 
@@ -153,6 +159,8 @@ impl Conversation for Http1 {
         if end == End::Fin {
             self.responses_end(out);
         }
+        self.request_cut_short();
+        self.response_cut_short();
         self.resolve_at_end(end, out);
         out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
         while let Some(left) = self.take_front() {

@@ -1,7 +1,7 @@
 //! A request and its response while they are under way.
 
 use super::{
-    exchange::Exchange,
+    exchange::{Exchange, MOST_INTERIM},
     head::{RequestHead, ResponseHead},
 };
 use crate::{
@@ -159,6 +159,15 @@ impl Pending {
         self.fault.get_or_insert(outcome);
     }
 
+    /// Notes that its bytes are no HTTP. Those of a server that nobody asked are not even a response, then.
+    pub(crate) fn spoil_unparsed(&mut self) {
+        let is_response = self.exchange.response.is_some() || !self.exchange.interim.is_empty();
+        match self.fault {
+            Some(Outcome::RequestUnobserved) if !is_response => self.fault = Some(Outcome::Unparsed),
+            _ => self.spoil(Outcome::Unparsed),
+        }
+    }
+
     /// Notes bytes of it that were not captured.
     pub(crate) fn miss(&mut self, toward: Toward, bytes: u64) {
         self.missing[toward as usize] += bytes;
@@ -170,6 +179,13 @@ impl Pending {
         self.response_first.get_or_insert((offset, chunk.acked));
         // The last message is the final response.
         self.anatomy.answer_start_ns = Some(chunk.time_ns);
+    }
+
+    /// Notes an interim response.
+    pub(crate) fn keep_interim(&mut self, status: u16) {
+        if self.exchange.interim.len() < MOST_INTERIM {
+            self.exchange.interim.push(status);
+        }
     }
 
     /// Takes away a response that turned out not to be its own: as one whose request was not seen.

@@ -3,14 +3,17 @@
 //! It refuses to interpret heads: a whole head is handed out, and whoever knows the request says how the
 //! body that follows is framed.
 
-use super::body::{Body, Read};
+use super::{
+    body::{Body, Read},
+    line::{RequestLine, StatusLine},
+};
 use crate::{packet::Toward, protocol::conversation::Chunk};
 
 /// Longest first line, in bytes, by which a direction comes back into step: the longest that nginx takes by default.
 const LONGEST_LINE: usize = 8 << 10;
 
 /// Longest method that is taken for one when looking whether bytes can be a request.
-const LONGEST_METHOD: usize = 32;
+pub(super) const LONGEST_METHOD: usize = 32;
 
 /// Methods that bring a stream back into step (RFC 9110, RFC 5789, RFC 4918). An unknown one would not do:
 /// where the bytes before it were lost, it may be the end of a longer one.
@@ -178,6 +181,26 @@ impl Reader {
         bytes.len() <= LONGEST_LINE && may_start(self.kind, bytes) && !bytes.contains(&b'\n')
     }
 
+    /// Takes the first bytes of a head that will never be whole.
+    pub(crate) fn take_cut_short(&mut self) -> Option<Vec<u8>> {
+        let kind = self.kind;
+        match &mut self.state {
+            State::Head(held) if !held.is_empty() && may_start(kind, held) => Some(std::mem::take(held)),
+            _ => None,
+        }
+    }
+
+    /// The stream has ended: a first line with its version is whole then, although its line end is missing.
+    pub(crate) fn end(&mut self) {
+        let kind = self.kind;
+        if let State::Head(held) = &mut self.state
+            && !held.contains(&b'\n')
+            && is_whole_at_end(kind, held)
+        {
+            held.push(b'\n');
+        }
+    }
+
     /// Whether it stands between two messages.
     pub(crate) fn is_between(&self) -> bool {
         matches!(&self.state, State::Head(held) if held.is_empty())
@@ -237,7 +260,7 @@ fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
 fn may_start(kind: Kind, bytes: &[u8]) -> bool {
     match kind {
         Kind::Response => {
-            let prefix = b"HTTP/1.";
+            let prefix = b"HTTP/";
             let len = bytes.len().min(prefix.len());
             bytes[..len] == prefix[..len]
         }
@@ -245,6 +268,14 @@ fn may_start(kind: Kind, bytes: &[u8]) -> bool {
             None => bytes.len() <= LONGEST_METHOD,
             Some(end) => (1..=LONGEST_METHOD).contains(&end) && bytes[end] == b' ',
         },
+    }
+}
+
+/// Whether a first line that the end of the stream has cut off is one that can be told.
+fn is_whole_at_end(kind: Kind, line: &[u8]) -> bool {
+    match kind {
+        Kind::Request => RequestLine::read(line).is_some_and(|line| line.version.minor().is_some()),
+        Kind::Response => StatusLine::read(line).is_some(),
     }
 }
 
@@ -267,7 +298,7 @@ fn starts_message(kind: Kind, bytes: &[u8]) -> bool {
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

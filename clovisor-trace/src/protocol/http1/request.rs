@@ -93,6 +93,7 @@ impl Http1 {
             // RFC 9112 section 6.3, rules 4 and 5: the length of such a request cannot be told, and the
             // server answers 400 and closes.
             Framing::OtherCoding | Framing::Invalid => {
+                self.pending_memory += head.memory();
                 newest.exchange.request = Some(head);
                 return self.requests_out_of_step(Outcome::Unparsed);
             }
@@ -123,10 +124,25 @@ impl Http1 {
             && let Some(newest) = self.pending.back_mut()
         {
             newest.spoil(outcome);
+        }
+        self.request_cut_short();
+        if let Some(newest) = self.pending.back_mut() {
             newest.request_over = true;
         }
         self.requests.state = State::Lost;
         self.requests_lost = true;
+    }
+
+    /// The head under way, if any, will not be whole: keeps what was seen of it.
+    pub(super) fn request_cut_short(&mut self) {
+        let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) else { return };
+        let Some(bytes) = self.requests.take_cut_short() else { return };
+        let Some(head) = RequestHead::parse_cut_short(&bytes) else { return };
+        if head.framing == Framing::Invalid {
+            newest.spoil(Outcome::Unparsed);
+        }
+        self.pending_memory += head.memory();
+        newest.exchange.request = Some(head);
     }
 
     /// Bytes of the client were not captured.

@@ -3,7 +3,6 @@
 use super::{
     Http1,
     body::{Body, Skip},
-    exchange::MOST_INTERIM,
     head::{Framing, ResponseHead},
     pending::Pending,
     reader::{Event, State},
@@ -112,9 +111,7 @@ impl Http1 {
         let lying = head.framing == Framing::Invalid && matches!(after, After::Body(_));
         if matches!(after, After::Interim) {
             answered.pairing = None;
-            if answered.exchange.interim.len() < MOST_INTERIM {
-                answered.exchange.interim.push(head.status);
-            }
+            answered.keep_interim(head.status);
             return;
         }
         answered.exchange.response = Some(head);
@@ -166,12 +163,35 @@ impl Http1 {
     pub(super) fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
-            answered.spoil(outcome);
             answered.response_cut = true;
+            match outcome {
+                Outcome::Unparsed => answered.spoil_unparsed(),
+                other => answered.spoil(other),
+            }
+            self.response_cut_short();
             self.response_end(None, out);
         }
         self.responses.state = State::Lost;
         self.adrift = true;
+    }
+
+    /// The head under way, if any, will not be whole: keeps what was seen of it.
+    pub(super) fn response_cut_short(&mut self) {
+        let Some(bytes) = self.responses.take_cut_short() else { return };
+        let is_orphan = self.orphan.is_some();
+        let Some(head) = ResponseHead::parse_cut_short(&bytes) else { return };
+        let memory = head.memory();
+        let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) else {
+            return;
+        };
+        if (100..=199).contains(&head.status) {
+            answered.keep_interim(head.status);
+            return;
+        }
+        answered.exchange.response = Some(head);
+        if !is_orphan {
+            self.pending_memory += memory;
+        }
     }
 
     /// Bytes of the server were not captured.
