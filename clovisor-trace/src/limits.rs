@@ -10,8 +10,9 @@ pub struct Limits {
     /// response. The flow that was idle longest is given up when it is reached. 64 MiB is a quarter of the
     /// agent's memory limit.
     pub memory: usize,
-    /// Bytes that one stream may hold of segments out of order: 1 MiB, a full receive window of most kernels'
-    /// defaults in flight. Beyond it the oldest hole is declared a gap.
+    /// Bytes that one stream may hold of segments out of order: 8 MiB, a full receive window in flight (6 MiB at most with
+    /// Linux' usual `tcp_rmem`) in segments of 500 bytes, each of which costs 100 more. Beyond it the oldest hole is declared a
+    /// gap.
     pub stream: usize,
     /// Longest head of a message in bytes: 64 KiB, eight times what nginx and Go accept by default.
     pub head: usize,
@@ -40,7 +41,7 @@ impl Default for Limits {
         Self {
             flows: 65_536,
             memory: 64 << 20,
-            stream: 1 << 20,
+            stream: 8 << 20,
             head: 64 << 10,
             pipeline: 1024,
             datagrams: 256,

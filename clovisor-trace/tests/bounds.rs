@@ -65,6 +65,27 @@ fn a_head_without_end() {
     assert_eq!(tracer.ledger().balance(), Ok(()));
 }
 
+/// As it was met behind a path that loses packets: one segment is late, and all others of the window come before it.
+#[test]
+fn a_full_receive_window_waits_for_one_segment() {
+    let window = 6 << 20;
+    let mut wire = Wire::open(40_000, 1, 1);
+    wire.send(Toward::Server, b"GET / HTTP/1.1\r\n\r\n", &mut wire::whole());
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {window}\r\n\r\n");
+    wire.send(Toward::Client, head.as_bytes(), &mut wire::whole());
+    let late = wire.frames.len();
+    wire.send(Toward::Client, &vec![b'x'; window], &mut std::iter::repeat(524));
+    let frame = wire.frames.remove(late);
+    wire.frames.push(frame);
+    let mut tracer = Tracer::new(Limits::default());
+    for frame in &wire.frames {
+        give(&mut tracer, 1_000, frame.toward, &frame.data);
+    }
+    let session = tracer.poll_session().expect("the response ended");
+    assert_eq!((session.outcome, session.missing_bytes), (Outcome::Complete, 0));
+    assert_eq!(session.response.bytes, (head.len() + window) as u64);
+}
+
 #[test]
 fn flows_that_hold_much_make_room() {
     let limits = Limits { memory: 1 << 20, ..Limits::default() };

@@ -42,7 +42,7 @@ fn read(bytes: &[u8]) -> (Vec<Told>, Result<(), CaptureError>) {
                 data: record.data.to_vec(),
                 comment: record.comment.map(str::to_owned),
             },
-            Event::Time(time_ns) => Told::Time(*time_ns),
+            Event::Time(taken) => Told::Time(taken.time_ns),
         });
         ControlFlow::Continue(())
     });
@@ -71,7 +71,7 @@ fn write(told: &[Told]) -> (Vec<u8>, Vec<usize>) {
                 .unwrap(),
             Told::Time(time_ns) => {
                 writer
-                    .statistics(0, *time_ns, &Statistics { lost: Some(7), ..Statistics::default() })
+                    .statistics(0, *time_ns, &Statistics { lost: Some(7), ..Statistics::default() }, None)
                     .unwrap();
             }
         }

@@ -219,6 +219,9 @@ impl Live {
             Ok(losses) => {
                 for loss in &losses {
                     self.pipeline.lost(loss);
+                    if let Some(capture) = &mut self.capture {
+                        capture.lost(loss);
+                    }
                     self.said.note(self.called(loss.interface), loss);
                 }
             }

@@ -2,7 +2,7 @@
 
 use pcap_parser::{Block, EnhancedPacketBlock, OptionCode, PcapBlockOwned, PcapNGOption};
 
-use super::{CaptureError, Description, Event, Record, link::Link};
+use super::{CaptureError, Description, Event, Record, Taken, link::Link};
 use crate::packet::Heading;
 
 /// Most interfaces that a section may describe; a stream without end must not fill the memory. The kernel numbers
@@ -89,7 +89,8 @@ impl File {
             }
             Block::InterfaceStatistics(taken) => {
                 let time_ns = self.interface(taken.if_id)?.time(taken.ts_high, taken.ts_low);
-                return Ok(Some(Event::Time(time_ns)));
+                let (interface, comment) = (taken.if_id, comment(&taken.options));
+                return Ok(Some(Event::Time(Taken { time_ns, interface, comment })));
             }
             // It has neither time nor interface: the first, and no time at all.
             Block::SimplePacket(packet) => {

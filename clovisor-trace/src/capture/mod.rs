@@ -11,7 +11,7 @@ mod write;
 use std::{fmt, io::Read, ops::ControlFlow};
 
 use file::File;
-pub use origin::{Note, Origin};
+pub use origin::{Lost, Note, Origin};
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 pub use write::{Entry, Host, Statistics, Writer};
 
@@ -98,7 +98,18 @@ pub enum Event<'a> {
     Packet(Record<'a>),
     /// Statistics were taken: it was this time at the capture, in nanoseconds since the Unix epoch, and all earlier packets
     /// stand before.
-    Time(u64),
+    Time(Taken<'a>),
+}
+
+/// When statistics of an interface were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken<'a> {
+    /// Nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Number of the interface in its section.
+    pub interface: u32,
+    /// The first comment on them.
+    pub comment: Option<&'a str>,
 }
 
 /// Reads the packets of a capture, in the order of the file, until the callback breaks off.

@@ -1,15 +1,16 @@
 //! What Clovisor writes into comments of its own captures, so that a file is read as the live run was.
 //!
 //! On an interface, one line: `clovisor`, then `port=PORT=PROTOCOL` and `egress=[ADDRESS:]PORT=PROTOCOL` as often as
-//! there are rules (an IPv6 address in brackets), then `service=NAME`, whose name goes on to the end:
+//! there are rules (an IPv6 address in brackets), `join` if clients were traced elsewhere, then `service=NAME`, whose name goes on to the end:
 //!
 //! ```text
 //! clovisor port=8080=http egress=192.0.2.7:80=http service=shop
 //! ```
 //!
 //! On a packet, only where rules and order alone would take it otherwise: `clovisor`, then
-//! `side=server` or `side=client` with `protocol=PROTOCOL`, and `late=NANOSECONDS`. A comment that is not of these forms is not ours, and
-//! means nothing.
+//! `side=server` or `side=client` with `protocol=PROTOCOL`, and `late=NANOSECONDS`. On statistics,
+//! where packets were lost: `clovisor`, then `lost=PACKETS`, `from=` and `until=` in nanoseconds since the Unix epoch, and `anywhere` if it may
+//! have been at any interface. A comment that is not of these forms is not ours, and means nothing.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -27,6 +28,8 @@ const MARK: &str = "clovisor";
 pub struct Origin {
     /// The rules that were in force.
     pub rules: Rules,
+    /// Whether clients were traced elsewhere, so that their spans are parents.
+    pub join: bool,
     /// Name of the service; never empty.
     pub service: Option<String>,
 }
@@ -39,6 +42,19 @@ pub struct Note {
     /// So many nanoseconds after its own time the tracer's clock stood when it came: above zero for a packet that came too late
     /// for its place.
     pub late_ns: u64,
+}
+
+/// Packets that were wanted and lost, before the statistics that this is a comment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub packets: u64,
+    /// None of them is older: nanoseconds since the Unix epoch.
+    pub from_ns: u64,
+    /// None of them is younger: nanoseconds since the Unix epoch.
+    pub until_ns: u64,
+    /// Whether they may have been at any interface, not only at that of the statistics.
+    pub anywhere: bool,
 }
 
 /// It is not a comment of ours.
@@ -60,6 +76,9 @@ impl fmt::Display for Origin {
             }
             write!(f, "{port}={}", protocol.name())?;
         }
+        if self.join {
+            f.write_str(" join")?;
+        }
         match &self.service {
             Some(service) => write!(f, " service={service}"),
             None => Ok(()),
@@ -80,6 +99,10 @@ impl FromStr for Origin {
             }
             let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
             rest = after;
+            if word == "join" {
+                origin.join = true;
+                continue;
+            }
             match word.split_once('=').ok_or(NotOurs)? {
                 ("port", rule) => origin.rules.ports.push(port(rule)?),
                 ("egress", rule) => origin.rules.egress.push(egress(rule)?),
@@ -128,6 +151,34 @@ impl FromStr for Note {
         match (side, protocol) {
             (Some(side), Some(protocol)) => Ok(Self { role: Some((side, protocol)), late_ns }),
             (None, None) => Ok(Self { role: None, late_ns }),
+            _ => Err(NotOurs),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { packets, from_ns, until_ns, anywhere } = self;
+        write!(f, "{MARK} lost={packets} from={from_ns} until={until_ns}")?;
+        f.write_str(if *anywhere { " anywhere" } else { "" })
+    }
+}
+
+impl FromStr for Lost {
+    type Err = NotOurs;
+
+    fn from_str(text: &str) -> Result<Self, NotOurs> {
+        let mut words = ours(text)?.split(' ');
+        let mut number = |name| {
+            let (key, value) = words.next().and_then(|word| word.split_once('=')).ok_or(NotOurs)?;
+            if key == name { value.parse().map_err(|_| NotOurs) } else { Err(NotOurs) }
+        };
+        let (packets, from_ns, until_ns) = (number("lost")?, number("from")?, number("until")?);
+        let anywhere = words.next();
+        match (anywhere, words.next()) {
+            (None | Some("anywhere"), None) => {
+                Ok(Self { packets, from_ns, until_ns, anywhere: anywhere.is_some() })
+            }
             _ => Err(NotOurs),
         }
     }
@@ -183,6 +234,7 @@ mod tests {
             protocol,
         };
         Origin {
+            join: true,
             rules: Rules {
                 ports: vec![
                     PortRule { port: 8080, protocol: Protocol::Http },
@@ -204,7 +256,7 @@ mod tests {
         assert_eq!(
             text,
             "clovisor port=8080=http port=5432=tcp egress=192.0.2.7:80=http egress=[fd00::1]:81=tcp \
-             egress=82=http service=my shop=1 egress=80=http"
+             egress=82=http join service=my shop=1 egress=80=http"
         );
         assert_eq!(text.parse(), Ok(origin()));
         assert_eq!("clovisor".parse(), Ok(Origin::default()));
@@ -212,6 +264,22 @@ mod tests {
             ["", "clovisorport=80=http", "clovisor port=80", "clovisor port=x=http", "tea", "clovisor a=b"]
         {
             assert_eq!(other.parse::<Origin>(), Err(NotOurs), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_loss_comes_back() {
+        for anywhere in [false, true] {
+            let lost = Lost { packets: 3, from_ns: 1, until_ns: u64::MAX, anywhere };
+            assert_eq!(lost.to_string().parse(), Ok(lost));
+        }
+        for other in [
+            "clovisor",
+            "clovisor lost=1",
+            "clovisor lost=1 from=2 until=3 x",
+            "clovisor lost=-1 from=2 until=3",
+        ] {
+            assert_eq!(other.parse::<Lost>(), Err(NotOurs), "{other}");
         }
     }
 

@@ -155,11 +155,21 @@ impl<W: Write> Writer<W> {
         self.block(ENHANCED_PACKET, &body, entry.data)
     }
 
-    /// Writes what became of the packets of an interface up to a time, in nanoseconds since the Unix epoch.
+    /// Writes what became of the packets of an interface up to a time, in nanoseconds since the Unix epoch, and a comment if there
+    /// is something to say.
     ///
     /// # Errors
-    /// Those of `out`.
-    pub fn statistics(&mut self, interface: u32, time_ns: u64, of: &Statistics) -> io::Result<()> {
+    /// Those of `out`; a comment longer than an option can hold.
+    pub fn statistics(
+        &mut self,
+        interface: u32,
+        time_ns: u64,
+        of: &Statistics,
+        comment: Option<&str>,
+    ) -> io::Result<()> {
+        if let Some(comment) = comment {
+            self.option(COMMENT, comment.as_bytes())?;
+        }
         for (code, count) in [
             (ISB_IFRECV, of.received),
             (ISB_IFDROP, of.missing),
@@ -257,7 +267,9 @@ mod tests {
             0x45, 2, 3, 4, 5, 0, 0, 0, 2, 0, 4, 0, 2, 0, 0, 0, 0, 0, 0, 0, 52, 0, 0, 0,
         ];
         assert_eq!(std::mem::take(writer.get_mut()), expected);
-        writer.statistics(0, 1 << 32, &Statistics { lost: Some(258), ..Statistics::default() }).unwrap();
+        writer
+            .statistics(0, 1 << 32, &Statistics { lost: Some(258), ..Statistics::default() }, None)
+            .unwrap();
         #[rustfmt::skip]
         let expected = [
             5, 0, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,

@@ -11,8 +11,8 @@ use std::{io::Write as _, path::Path};
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, MAX_CAPTURE, direction};
 use clovisor_trace::{
-    Heading, Packet, Rules,
-    capture::{Entry, Host, Note, Origin, Statistics, Writer},
+    Heading, Loss, Packet, Rules,
+    capture::{Entry, Host, Lost, Note, Origin, Statistics, Writer},
 };
 use file::{Chunk, Queue, Refused};
 
@@ -83,6 +83,7 @@ impl Capture {
         limit: u64,
         mut traced: Vec<Traced>,
         rules: &Rules,
+        join: bool,
         epoch_ns: u64,
     ) -> Result<Self> {
         let unusable = |error: std::io::Error| {
@@ -106,7 +107,7 @@ impl Capture {
         });
         let mut interfaces = Vec::new();
         for Traced { number, name, service } in traced {
-            let origin = Origin { rules: rules.clone(), service: Some(service) };
+            let origin = Origin { rules: rules.clone(), join, service: Some(service) };
             let described = writer.interface(&name, &origin.to_string(), MAX_CAPTURE);
             described.map_err(|error| Usage(format!("cannot write the rules into the capture: {error}")))?;
             interfaces.push(Interface { number, written: 0, not_written: 0, said: None });
@@ -190,6 +191,24 @@ impl Capture {
         self.clock_ns = self.clock_ns.max(now_ns);
     }
 
+    /// Takes note of packets that were lost, before any packet that came after them.
+    pub(crate) fn lost(&mut self, loss: &Loss) {
+        let at = self.interfaces.iter().position(|interface| Some(interface.number) == loss.interface);
+        let lost = Lost {
+            packets: loss.packets,
+            from_ns: loss.from_ns.wrapping_add(self.epoch_ns),
+            until_ns: loss.until_ns.wrapping_add(self.epoch_ns),
+            anywhere: at.is_none(),
+        };
+        if self.queue.is_some() {
+            let (id, time_ns) =
+                (at.and_then(|at| u32::try_from(at).ok()), self.clock_ns.wrapping_add(self.epoch_ns));
+            let comment = lost.to_string();
+            // A buffer takes everything.
+            _ = self.writer.statistics(id.unwrap_or(0), time_ns, &Statistics::default(), Some(&comment));
+        }
+    }
+
     /// A second is over: what has changed is said in the file, and all so far goes to the disk. `of` tells what the kernel has
     /// counted for the interface of a number, if it is the only one or not.
     pub(crate) fn second(&mut self, of: impl Fn(u32, bool) -> Statistics) {
@@ -225,7 +244,7 @@ impl Capture {
             };
             if all || interface.said != Some(taken) {
                 // A buffer takes everything.
-                _ = self.writer.statistics(id, time_ns, &taken);
+                _ = self.writer.statistics(id, time_ns, &taken, None);
                 interface.said = Some(taken);
             }
         }
@@ -349,7 +368,7 @@ mod tests {
             let traced = vec![Traced { number: 7, name: "lo".to_owned(), service: "s".to_owned() }];
             let rules =
                 Rules { ports: vec![PortRule { port: 80, protocol: Protocol::Http }], egress: vec![] };
-            let mut capture = Capture::open(path, 1 << 20, traced, &rules, 1_000).unwrap();
+            let mut capture = Capture::open(path, 1 << 20, traced, &rules, false, 1_000).unwrap();
             capture.clock(50);
             for (time_ns, data) in packets {
                 let packet = Packet {
@@ -388,7 +407,7 @@ mod tests {
                     assert_eq!(record.heading, Some(Heading::FromPod));
                     notes.push((record.time_ns, record.comment.unwrap().parse().unwrap()));
                 }
-                Event::Time(time_ns) => times.push(*time_ns),
+                Event::Time(taken) => times.push(taken.time_ns),
                 Event::Interface(_) => {}
             }
             ControlFlow::Continue(())

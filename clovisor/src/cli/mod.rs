@@ -131,9 +131,19 @@ pub struct Selection {
     /// Header whose values requests and responses are to keep; may be given more than once. None are by default
     #[arg(long = "header", value_name = "NAME", value_parser = parse::header, env = "CLOVISOR_HEADER", value_delimiter = ',')]
     pub headers: Vec<String>,
+    /// Clients are traced elsewhere, by another clovisor: a server's span becomes the child of the span that its client has
+    /// there. --egress implies it
+    #[arg(long, env = "CLOVISOR_JOIN")]
+    pub join: bool,
 }
 
 impl Selection {
+    /// Whether clients may have spans, so that a server's span can be the child of one.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.join || !self.egress.is_empty()
+    }
+
     /// The rules; those for a newcomer if none were given, and whether that was so.
     #[must_use]
     pub fn rules(&self) -> (Rules, bool) {

@@ -61,11 +61,12 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let source = open(&arguments.file)?;
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let (rules, by_default) = arguments.selection.rules();
+    let joins = arguments.selection.joins();
     let mut pipeline =
         Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
-    pipeline.join(!rules.egress.is_empty(), HashSet::new());
-    let chosen = Chosen::new(rules, by_default, arguments.service.clone(), environment.clone());
+    pipeline.join(joins, HashSet::new());
+    let chosen = Chosen::new(rules, by_default, arguments.service.clone(), joins, environment.clone());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
     let (spans, ready) = mpsc::channel(AHEAD);
     let (finished, done) = oneshot::channel();
@@ -157,9 +158,12 @@ fn run(
                 chosen.interface(described, &mut pipeline);
                 return ControlFlow::Continue(());
             }
-            Event::Time(now_ns) => {
+            Event::Time(taken) => {
                 if chosen.is_ours() {
-                    last_ns = last_ns.max(*now_ns);
+                    if let Some(loss) = chosen.loss(taken) {
+                        pipeline.lost(&loss);
+                    }
+                    last_ns = last_ns.max(taken.time_ns);
                     pipeline.tick(last_ns, 0, &mut out);
                 }
                 return ControlFlow::Continue(());

@@ -64,7 +64,7 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
         Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
     let buffer = usize::from(arguments.buffer) << 20;
-    pipeline.join(!arguments.selection.egress.is_empty(), HashSet::new());
+    pipeline.join(arguments.selection.joins(), HashSet::new());
     let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;
     let started = run(&arguments, &mut live, &mut outputs, &of_kernel(&rules), interfaces).await;
@@ -112,7 +112,8 @@ fn write_to(
         service: resource.service_name().to_owned(),
     });
     let epoch_ns = live.epoch_ns();
-    live.write_to(Capture::open(path, arguments.write_limit, traced.collect(), rules, epoch_ns)?);
+    let (limit, join) = (arguments.write_limit, arguments.selection.joins());
+    live.write_to(Capture::open(path, limit, traced.collect(), rules, join, epoch_ns)?);
     Ok(())
 }
 

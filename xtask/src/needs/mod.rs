@@ -41,10 +41,14 @@ pub(crate) enum Need {
     Curl,
     /// A client with many connections.
     Wrk,
+    /// A client that pipelines.
+    H2load,
     /// Another reader of captures, with `capinfos`.
     Tshark,
-    /// Another client, by its http.client.
+    /// Another client by its http.client, and a server by its http.server.
     Python,
+    /// A server and a client of yet another make.
+    Node,
     /// Makes a small Debian.
     Debootstrap,
     /// One more reader of captures.
@@ -98,14 +102,17 @@ pub(crate) const BUILD: [Need; 3] = [Need::Cc, Need::BpfCompiler, Need::BpfLinke
 /// What the demo takes on top.
 pub(crate) const DEMO: [Need; 3] = [Need::Ip, Need::Nginx, Need::Curl];
 /// Real ends for the tests; without one the tests that use it are skipped.
-pub(crate) const TEST: [Need; 11] = [
+pub(crate) const TEST: [Need; 14] = [
     Need::Ip,
     Need::Tc,
     Need::Nginx,
     Need::Curl,
     Need::Wrk,
+    Need::H2load,
     Need::Tshark,
     Need::Python,
+    Need::Node,
+    Need::Iptables,
     Need::Redis,
     Need::Openssl,
     Need::Go,
@@ -157,10 +164,12 @@ impl Need {
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
             Self::Tshark => ("tshark", "reads captures as well, to compare in tests"),
-            Self::Python => ("python3", "is a client of another make in tests"),
+            Self::H2load => ("h2load", "asks before it has its answers in tests"),
+            Self::Python => ("python3", "is a client and a server of another make in tests"),
+            Self::Node => ("node", "is a client and a server of yet another make in tests"),
             Self::Debootstrap => ("debootstrap", "makes the system that has Suricata"),
             Self::Suricata => ("Suricata", "reads captures as well, in compare"),
-            Self::Go => ("go", "builds Jaeger, and Kubernetes for e2e"),
+            Self::Go => ("go", "builds Jaeger, ends of connections for tests, and Kubernetes for e2e"),
             Self::Jaeger => ("Jaeger", "receives the traces in tests"),
             Self::Kubernetes => ("Kubernetes", "is the cluster of e2e"),
             Self::CoreDns => ("CoreDNS", "resolves names in e2e"),
@@ -169,7 +178,7 @@ impl Need {
             Self::Containerd => ("containerd", "runs containers in e2e"),
             Self::Runc => ("runc", "is used by containerd"),
             Self::CniPlugins => ("CNI plugins", "connect pods in e2e"),
-            Self::Iptables => ("iptables", "is used by kube-proxy in e2e"),
+            Self::Iptables => ("iptables", "changes addresses in tests, and is used by kube-proxy in e2e"),
             Self::Tini => ("tini", "is the first process of the cluster in e2e"),
             Self::Busybox => ("busybox", "is the shell in the images of e2e"),
             Self::Openssl => ("openssl", "makes certificates for tests"),
@@ -220,6 +229,8 @@ impl Need {
             Self::Nginx => vec!["nginx-light".to_owned()],
             Self::Curl => vec!["curl".to_owned()],
             Self::Wrk => vec!["wrk".to_owned()],
+            Self::H2load => vec!["nghttp2-client".to_owned()],
+            Self::Node => vec!["nodejs".to_owned()],
             Self::Python => vec!["python3-minimal".to_owned(), "python3".to_owned()],
             Self::Go => go::packages(),
             Self::Etcd => vec!["etcd-server".to_owned()],

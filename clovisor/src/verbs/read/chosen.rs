@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use clovisor_trace::{
-    Packet, Rules, Side, Toward,
-    capture::{Description, Note, Origin, Record},
+    Loss, Packet, Rules, Side, Toward,
+    capture::{Description, Lost, Note, Origin, Record, Taken},
 };
 
 use crate::{export::Environment, pipeline::Names, pipeline::Pipeline, verbs::trace};
@@ -21,7 +21,7 @@ pub(super) struct Chosen {
     environment: Environment,
     /// What the file says of its interfaces.
     origins: HashMap<u32, Origin>,
-    /// Whether any of these traced clients.
+    /// Whether clients were traced, by the options or by any of these.
     clients: bool,
 }
 
@@ -30,9 +30,10 @@ impl Chosen {
         rules: Rules,
         by_default: bool,
         service: Option<String>,
+        clients: bool,
         environment: Environment,
     ) -> Self {
-        Self { rules, by_default, service, environment, origins: HashMap::new(), clients: false }
+        Self { rules, by_default, service, environment, origins: HashMap::new(), clients }
     }
 
     /// Whether neither the options nor the file say what to trace.
@@ -54,7 +55,7 @@ impl Chosen {
             // The file may be anybody's: nothing in it may command a terminal.
             let (name, said) = (name.escape_debug(), without_mark(&origin));
             tracing::info!("interface {name} in the file: {}", said.escape_debug());
-            self.clients |= !origin.rules.egress.is_empty();
+            self.clients |= origin.join || !origin.rules.egress.is_empty();
             pipeline.join(self.clients, HashSet::new());
         }
         if let Some(service) = self.service.as_ref().or(origin.service.as_ref()) {
@@ -67,6 +68,12 @@ impl Chosen {
     /// Whether we have written the file, so that its clock is that of the run.
     pub(super) fn is_ours(&self) -> bool {
         !self.origins.is_empty()
+    }
+
+    /// The loss that statistics tell of.
+    pub(super) fn loss(&self, taken: &Taken<'_>) -> Option<Loss> {
+        let Lost { packets, from_ns, until_ns, anywhere } = taken.comment?.parse().ok()?;
+        Some(Loss { interface: (!anywhere).then_some(taken.interface), from_ns, until_ns, packets })
     }
 
     /// The packet, if it is wanted, and how late it came.
