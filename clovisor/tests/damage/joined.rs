@@ -169,8 +169,8 @@ fn assert_changed(how: Nat, by: Addresses, at_client: &Ended, at_server: &Ended)
     ] {
         assert_eq!(ends(ended, end), [address.to_owned()].into());
     }
+    // How many they are may differ: a port that has become free may be taken again.
     let [ports, others] = [at_client, at_server].map(|ended| ends(ended, "client.port"));
-    assert_eq!(ports.len(), others.len(), "both saw the same connections");
     assert_eq!(ports == others, how == Nat::Destination, "ports: {ports:?} and {others:?}");
 }
 
