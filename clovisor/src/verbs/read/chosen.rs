@@ -84,7 +84,7 @@ impl Chosen {
         let (Some(origin), Some(heading)) = (self.origins.get(&interface), record.heading) else {
             return (self.rules.select(time_ns, interface, wire_len, data), 0);
         };
-        let note = record.comment.and_then(|comment| comment.parse().ok()).unwrap_or(Note::default());
+        let note: Note = record.comment.and_then(|comment| comment.parse().ok()).unwrap_or_default();
         let (side, protocol) = note.role.unwrap_or((Side::Server, clovisor_trace::Protocol::Tcp));
         let toward = Toward::of(side, heading);
         let packet = Packet { time_ns, interface, side, toward, protocol, wire_len, data };
