@@ -112,7 +112,7 @@ fn write_to(
         service: resource.service_name().to_owned(),
     });
     let epoch_ns = live.epoch_ns();
-    let (limit, join) = (arguments.write_limit, arguments.selection.joins());
+    let (limit, join) = (arguments.write_limit, arguments.selection.join);
     live.write_to(Capture::open(path, limit, traced.collect(), rules, join, epoch_ns)?);
     Ok(())
 }
