@@ -139,7 +139,7 @@ impl Flow {
             let acked = self.streams[opposite].offset(ack, now_ns)?;
             // Where a repetition stands in its stream says nothing of when it was sent.
             let by = at.filter(|at| segment.payload_len == 0 || *at >= self.streams[own].acked());
-            has_received = self.streams[opposite].acknowledge(acked, by);
+            has_received = self.streams[opposite].acknowledge(acked, by, now_ns);
             // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
             if segment.syn {
                 self.streams[opposite].start(acked);
@@ -159,13 +159,19 @@ impl Flow {
         if segment.syn {
             offset += 1;
             self.streams[own].start(offset);
-        } else if segment.payload_len == 0 {
-            self.streams[own].stands_at(offset);
+        } else if segment.payload_len == 0 && !segment.rst {
+            self.streams[own].stands_at(offset, acked);
         }
+        // A repetition acknowledges more than its bytes did when they were first sent.
+        let end = offset + u64::from(segment.payload_len);
+        let sent_with = self.streams[own].sent_with(end);
+        let is_bound = sent_with.is_some_and(|sent| acked.is_none_or(|acked| sent < acked))
+            || end <= self.streams[own].acked();
         let mut piece = Piece {
             offset,
             time_ns: now_ns,
-            acked: acked.unwrap_or(0),
+            acked: acked.map_or(0, |acked| sent_with.map_or(acked, |sent| sent.min(acked))),
+            is_bound,
             bytes: segment.payload,
             cut: u64::from(segment.payload_len) - segment.payload.len() as u64,
             mark: match (segment.rst, segment.fin) {
@@ -314,6 +320,7 @@ impl Flow {
                 time_ns: piece.time_ns,
                 offset,
                 acked: piece.acked,
+                is_bound: piece.is_bound,
                 bytes,
                 starts_packet: !piece.continued && skip == 0,
                 trouble: piece.trouble,

@@ -17,6 +17,8 @@ pub(crate) struct Piece<B> {
     pub(crate) time_ns: u64,
     /// How far its sender had acknowledged the opposite stream; 0 if it said nothing.
     pub(crate) acked: u64,
+    /// Whether its sender may have acknowledged less when it first sent it: this is a repetition.
+    pub(crate) is_bound: bool,
     pub(crate) bytes: B,
     /// Bytes behind `bytes` that the segment had on the wire but the capture cut.
     pub(crate) cut: u64,

@@ -44,6 +44,8 @@ pub(crate) struct Stream {
     first_seq: Option<u32>,
     /// Highest offset that the receiver has acknowledged.
     acked: u64,
+    /// When it did.
+    acked_ns: u64,
     /// Lowest offset that the receiver has acknowledged.
     first_acked: Option<u64>,
     /// What was acknowledged before any byte was met: those before it are repetitions.
@@ -53,10 +55,13 @@ pub(crate) struct Stream {
     /// Ends of bytes that the receiver has acknowledged and that have not come, each with the offset in its own stream by
     /// which it had. They came before what is there, whatever a repetition acknowledges, which is sent later.
     receipts: VecDeque<(u64, u64)>,
+    /// Ends of bytes that were sent and have not come, each with what their sender had acknowledged by then. Segments without
+    /// payload tell it.
+    sent: VecDeque<(u64, u64)>,
     queue: BTreeMap<u64, Piece<Vec<u8>>>,
     queued: usize,
     /// How far it was seen, with holes or without.
-    sent: u64,
+    seen: u64,
     /// Since when there is a hole in it, unless there is none.
     hole_ns: Option<u64>,
     /// When the first sign of the stream was seen, while its start is not known.
@@ -72,13 +77,15 @@ impl Stream {
             next: None,
             first_seq: None,
             acked: 0,
+            acked_ns: 0,
             first_acked: None,
             had: 0,
             stood: 0,
             receipts: VecDeque::new(),
+            sent: VecDeque::new(),
             queue: BTreeMap::new(),
             queued: 0,
-            sent: 0,
+            seen: 0,
             hole_ns: None,
             met_ns: None,
             stalled_ns: None,
@@ -107,23 +114,36 @@ impl Stream {
         }
     }
 
-    /// The sender has sent all before this offset.
-    pub(crate) fn stands_at(&mut self, offset: u64) {
+    /// The sender has sent all before this offset, by the time that it had acknowledged so much of the opposite stream.
+    pub(crate) fn stands_at(&mut self, offset: u64, acked: Option<u64>) {
         if self.next.is_none() && self.queue.is_empty() {
             self.stood = self.stood.max(offset);
         }
+        let met = self.queue.last_key_value().map(|(_, last)| last.end());
+        let is_missing = self.next.max(met).is_some_and(|met| met < offset);
+        if let Some(acked) = acked.filter(|_| is_missing && self.sent.len() < MOST_RECEIPTS) {
+            self.sent.push_back((offset, acked));
+        }
+    }
+
+    /// What the sender had acknowledged at most when it first sent the bytes that end here, by what was seen behind them.
+    pub(crate) fn sent_with(&self, end: u64) -> Option<u64> {
+        self.sent.iter().filter(|(until, _)| *until >= end).map(|(_, acked)| *acked).min()
     }
 
     /// The receiver has acknowledged all before this offset, `by` that offset of its own stream, if that is known. Whether
     /// it is more than it had before.
-    pub(crate) fn acknowledge(&mut self, offset: u64, by: Option<u64>) -> bool {
+    pub(crate) fn acknowledge(&mut self, offset: u64, by: Option<u64>, now_ns: u64) -> bool {
         let is_more = self.first_acked.is_some() && offset > self.acked;
-        if let Some(by) = by.filter(|_| is_more && self.next.is_none_or(|next| next < offset))
+        let is_missing = self.next.is_none_or(|next| next < offset);
+        if let Some(by) = by.filter(|_| offset > self.acked && is_missing)
             && self.receipts.len() < MOST_RECEIPTS
         {
             self.receipts.push_back((offset, by));
         }
-        self.acked = self.acked.max(offset);
+        if offset > self.acked {
+            (self.acked, self.acked_ns) = (offset, now_ns);
+        }
         if self.queue.is_empty() {
             self.had = self.had.max(self.acked);
         }
@@ -143,14 +163,14 @@ impl Stream {
 
     /// What is wrong with how the first byte of a piece comes, before it is taken in.
     pub(crate) fn judge<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>, round_trip_ns: u64) -> Option<Trouble> {
-        // What was delivered was sent, gaps of the capture too.
-        let sent = self.sent.max(self.next.unwrap_or(0));
-        self.sent = sent.max(piece.end());
-        if piece.offset >= sent {
-            if self.queue.is_empty() && self.next.is_none_or(|next| next >= sent) {
+        // Gaps of the capture count as seen.
+        let seen = self.seen.max(self.next.unwrap_or(0));
+        self.seen = seen.max(piece.end());
+        if piece.offset >= seen {
+            if self.queue.is_empty() && self.next.is_none_or(|next| next >= seen) {
                 self.hole_ns = None;
             }
-            if piece.offset > sent && sent > 0 {
+            if piece.offset > seen && seen > 0 {
                 self.hole_ns.get_or_insert(piece.time_ns);
             }
             return None;
@@ -205,17 +225,19 @@ impl Stream {
         let mut any = false;
         for range in new {
             let is_last = range.end == bytes_end;
+            let end = if is_last { piece.end() } else { range.end };
             let within = |offset: u64| usize::try_from(offset - piece.offset).unwrap_or(bytes.len());
             any |= self.insert(Piece {
                 offset: range.start,
                 time_ns: piece.time_ns,
                 acked: piece.acked,
+                is_bound: piece.is_bound,
                 bytes: bytes[within(range.start)..within(range.end)].to_vec(),
                 cut: if is_last { piece.cut } else { 0 },
                 mark: if is_last { piece.mark } else { Mark::None },
                 continued: piece.continued || range.start > piece.offset,
                 trouble: piece.trouble.filter(|_| !any),
-                is_old: piece.end() <= self.acked.max(self.stood),
+                is_old: end <= self.acked.max(self.stood),
             });
         }
         if any { Taken::Queued } else { Taken::Repeated }
@@ -249,9 +271,10 @@ impl Stream {
         while self.receipts.front().is_some_and(|(until, _)| *until <= offset) {
             self.receipts.pop_front();
         }
-        if self.acked <= offset {
-            self.stalled_ns = None;
-        }
+        self.sent.retain(|(until, _)| *until > offset);
+        // The next hole has its own time, from what shows it first.
+        let shown_ns = self.head_ns().unwrap_or(self.acked_ns);
+        self.stalled_ns = self.stalled_ns.filter(|_| self.acked > offset).map(|since| since.max(shown_ns));
     }
 
     /// The next piece, if it may be delivered: it is in order, and `opposite` has reached what it acknowledges.
@@ -259,8 +282,8 @@ impl Stream {
         let next = self.next?;
         loop {
             let entry = self.queue.first_entry()?;
-            let piece = entry.get();
-            if piece.end() < next || (piece.end() == next && piece.mark == Mark::None) {
+            let (piece, end) = (entry.get(), entry.get().end());
+            if end < next || (end == next && piece.mark == Mark::None) {
                 self.queued -= entry.remove().bytes.len() + PIECE_OVERHEAD;
                 continue;
             }
@@ -269,13 +292,15 @@ impl Stream {
             }
             let done = opposite?;
             // What follows in the stream was sent after it, unless this is a repetition.
-            let acked = self.queue.values().take(LOOK_AHEAD).map(|piece| piece.acked).min()?;
+            let acked = self.queue.values().take(LOOK_AHEAD).map(|piece| piece.acked);
+            let acked = acked.chain(self.sent_with(end)).min()?;
             if acked <= done {
-                return self.unqueue(next).map(|piece| Piece { acked, ..piece });
+                let is_bound = |piece: &Piece<_>| piece.is_bound || acked < piece.acked;
+                return self.unqueue(next).map(|piece| Piece { acked, is_bound: is_bound(&piece), ..piece });
             }
             let (until, acked) = *self.receipts.front().filter(|(until, by)| *until > next && *by <= done)?;
             let piece = self.unqueue(next)?;
-            return Some(Piece { acked, ..self.keep_behind(until, piece) });
+            return Some(Piece { acked, is_bound: true, ..self.keep_behind(until, piece) });
         }
     }
 
@@ -334,6 +359,7 @@ impl Stream {
             .is_some_and(|(offset, _)| *offset <= next)
             .then(|| self.unqueue(next))
             .flatten()
+            .map(|piece| Piece { is_bound: true, ..piece })
     }
 
     /// Whether the stream has been held up for long enough, or by enough, that it must move on at all costs.

@@ -27,6 +27,8 @@ pub(crate) struct Chunk<'a> {
     /// How far into the opposite stream the sender had acknowledged when it sent this; everything before
     /// has been delivered, or declared a gap.
     pub(crate) acked: u64,
+    /// Whether it may have acknowledged less, since only a repetition was seen.
+    pub(crate) is_bound: bool,
     pub(crate) bytes: &'a [u8],
     /// Whether these are the first bytes of their packet that are delivered.
     pub(crate) starts_packet: bool,

@@ -64,6 +64,8 @@ pub enum Ending {
     ServerCloses,
     /// The client says that it has nothing more to say right behind its last request.
     HalfClose,
+    /// Each end, when it has had its last response or sent it, without waiting for the other's FIN.
+    BothClose,
     /// One end cuts it off when so many packets were captured.
     Reset(usize),
     /// Nobody does: tracing ends first.
@@ -75,6 +77,8 @@ pub struct Conversation {
     pub exchanges: Vec<Exchange>,
     pub habit: Habit,
     pub ending: Ending,
+    /// What client and server say behind a response that switches to another protocol.
+    pub tunnel: Vec<u8>,
 }
 
 /// Shape of one exchange, which its number makes unique.
@@ -122,6 +126,28 @@ fn framed(head: &str, kind: u8, body: &[u8]) -> (Vec<u8>, usize) {
     (bytes, head)
 }
 
+/// The last exchange where it switches to another protocol, by CONNECT or Upgrade.
+fn switch(number: usize) -> Exchange {
+    let (method, status, fields) = match number % 2 {
+        0 => ("CONNECT", 200, ""),
+        _ => ("GET", 101, "Connection: upgrade\r\nUpgrade: other\r\n"),
+    };
+    let target = format!("/{number}");
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
+    Exchange {
+        method,
+        target,
+        status,
+        interim: Vec::new(),
+        head: request.len(),
+        request,
+        response: format!("HTTP/1.1 {status} X\r\nX-Tag: {number}\r\n{fields}\r\n").into_bytes(),
+        interim_len: 0,
+        early: false,
+        until_close: false,
+    }
+}
+
 fn exchange(number: usize, shape: &Shape, is_last: bool, bait: bool) -> Exchange {
     let (method, request_kind, request_len, response_kind, response_len, interims, early) = *shape;
     let bait = bait && number % 3 == 1;
@@ -140,7 +166,8 @@ fn exchange(number: usize, shape: &Shape, is_last: bool, bait: bool) -> Exchange
         4 => 304,
         _ => 200 + u16::try_from(number % 90).expect("small") + 5,
     };
-    let head_text = format!("HTTP/1.1 {status} X\r\nX-Tag: {number}\r\n");
+    let version = u8::from(number % 5 != 3);
+    let head_text = format!("HTTP/1.{version} {status} X\r\nX-Tag: {number}\r\n");
     let has_body = method != "HEAD" && !matches!(status, 204 | 304);
     let text = body(response_len, bait);
     let final_bytes = if until_close {
@@ -175,17 +202,20 @@ pub fn conversation(exchanges: RangeInclusive<usize>, bait: bool) -> impl Strate
         3 => Just(Ending::ClientCloses),
         2 => Just(Ending::ServerCloses),
         1 => Just(Ending::HalfClose),
-        1 => (4_usize..60).prop_map(Ending::Reset),
+        1 => Just(Ending::BothClose),
+        1 => (3_usize..60).prop_map(Ending::Reset),
         1 => Just(Ending::Open),
     ];
-    (prop::collection::vec(shape(), exchanges), habit, ending).prop_map(move |(shapes, habit, ending)| {
+    let shapes = prop::collection::vec(shape(), exchanges);
+    (shapes, habit, ending, prop::bool::weighted(0.1)).prop_map(move |(shapes, habit, ending, tunnel)| {
         let last = shapes.len() - 1;
         let number = |at: usize| at + 1;
         let closes = ending == Ending::ServerCloses;
-        let exchanges = shapes
-            .iter()
-            .enumerate()
-            .map(|(at, shape)| exchange(number(at), shape, closes && at == last, bait));
-        Conversation { exchanges: exchanges.collect(), habit, ending }
+        let exchanges = shapes.iter().enumerate().map(|(at, shape)| match tunnel && at == last {
+            true => switch(number(at)),
+            false => exchange(number(at), shape, closes && at == last, bait),
+        });
+        let said = if tunnel { body(if bait { 200 } else { 60 }, bait) } else { Vec::new() };
+        Conversation { exchanges: exchanges.collect(), habit, ending, tunnel: said }
     })
 }

@@ -5,10 +5,12 @@
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod harm;
+mod tap;
+
 use std::{collections::BTreeMap, ops::Range};
 
-use clovisor_trace::Toward;
-use etherparse::PacketBuilder;
+pub use tap::{Frame, Run};
 
 use crate::conversation::{Conversation, Ending, Exchange};
 
@@ -25,36 +27,10 @@ pub struct Trouble {
     pub isn: [u32; 2],
     /// Captured packets that the tap misses: one in so many places of the list.
     pub missed: Vec<bool>,
+    /// Time between two captured packets, in nanoseconds.
+    pub pace_ns: u64,
     /// The tap is opened when so many packets have passed.
     pub late: usize,
-}
-
-/// A packet as the tap saw it.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    pub toward: Toward,
-    pub data: Vec<u8>,
-}
-
-/// What was said, and what the tap saw of it.
-#[derive(Clone, Debug, Default)]
-pub struct Run {
-    pub frames: Vec<Frame>,
-    /// What each frame is, for people.
-    pub text: Vec<String>,
-    /// Whether any packet that passed the tap is not in `frames`, and whether one of the handshake is not.
-    pub missed: bool,
-    pub no_handshake: bool,
-    /// For each exchange that was begun: where its request and response are in the two streams. The response
-    /// is `None` if it was not begun.
-    pub places: Vec<(Range<usize>, Option<Range<usize>>)>,
-    /// Bytes of each stream that the tap saw at least once.
-    pub seen: [Vec<bool>; 2],
-    /// Bytes of each stream that passed before the tap saw any.
-    old: [Vec<bool>; 2],
-    /// Whether the tap saw each end's FIN.
-    pub fins: [bool; 2],
-    pub reset: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +100,8 @@ struct Network<'a> {
     answered: usize,
     /// Responses that the client has.
     got: usize,
+    /// Whether each end has said what it says behind the last exchange.
+    tunnelled: [bool; 2],
     /// Interim responses of the exchange `answered` were written.
     interim: bool,
     run: Run,
@@ -141,6 +119,7 @@ pub fn play(talk: &Conversation, trouble: &Trouble) -> Run {
         asked: 0,
         answered: 0,
         got: 0,
+        tunnelled: [false; 2],
         interim: false,
         run: Run::default(),
     };
@@ -164,7 +143,13 @@ impl Network<'_> {
     }
 
     fn shake_hands(&mut self) {
-        for (from, flags) in [(0, Flags::Syn), (1, Flags::SynAck), (0, Flags::Data)] {
+        // The last of the three may be the first that has data, or come with it.
+        let three = [(0, Flags::Syn), (1, Flags::SynAck), (0, Flags::Data)];
+        let packets = if self.choice() % 4 == 3 { 2 } else { 3 };
+        if packets == 2 {
+            self.run.did.insert("handshake ends with data");
+        }
+        for (from, flags) in three.into_iter().take(packets) {
             let packet = Packet { from, range: 0..0, ack: 0, ack_fin: false, flags, altered: false };
             self.tap(&packet);
         }
@@ -176,6 +161,7 @@ impl Network<'_> {
             && self.passed >= at
         {
             let from = at % 2;
+            self.run.did.insert(["reset by the client", "reset by the server"][from]);
             self.send(from, self.ends[from].sent..self.ends[from].sent, Flags::Reset, false);
             if !self.run.reset {
                 let packet = self.flying.pop().expect("just sent");
@@ -223,8 +209,12 @@ impl Network<'_> {
             return true;
         }
         let all_asked = self.asked == talk.exchanges.len();
+        if answered == talk.exchanges.len() && self.tunnel(0) {
+            return true;
+        }
+        let client = &mut self.ends[0];
         let closes = match talk.ending {
-            Ending::ClientCloses => answered == talk.exchanges.len(),
+            Ending::ClientCloses | Ending::BothClose => answered == talk.exchanges.len(),
             Ending::HalfClose => true,
             Ending::ServerCloses => client.has_fin(),
             Ending::Reset(_) | Ending::Open => false,
@@ -236,8 +226,11 @@ impl Network<'_> {
         let talk = self.talk;
         let Some(exchange) = talk.exchanges.get(self.answered).filter(|_| self.answered < self.asked) else {
             let all = self.answered == talk.exchanges.len();
+            if all && self.tunnel(1) {
+                return true;
+            }
             let closes = match talk.ending {
-                Ending::ServerCloses => true,
+                Ending::ServerCloses | Ending::BothClose => true,
                 Ending::ClientCloses | Ending::HalfClose => self.ends[1].has_fin(),
                 Ending::Reset(_) | Ending::Open => false,
             };
@@ -260,9 +253,22 @@ impl Network<'_> {
         false
     }
 
+    /// An end says what is of another protocol.
+    fn tunnel(&mut self, from: usize) -> bool {
+        let is_new = !self.talk.tunnel.is_empty() && !std::mem::replace(&mut self.tunnelled[from], true);
+        if is_new {
+            self.ends[from].out.extend(&self.talk.tunnel);
+            self.run.did.insert("tunnel");
+        }
+        is_new
+    }
+
     fn write(&mut self, exchange: &Exchange, part: Range<usize>) {
         if part.is_empty() {
             return;
+        }
+        if self.ends[1].has_fin() {
+            self.run.did.insert("response behind the client's FIN");
         }
         let start = self.ends[1].out.len();
         self.ends[1].out.extend(&exchange.response[part]);
@@ -278,7 +284,15 @@ impl Network<'_> {
             let size = if choice == 0 { 1_400 } else { usize::from(choice) % 1_400 + 1 };
             let range = end.sent..(end.sent + size).min(end.out.len());
             self.ends[from].sent = range.end;
-            self.send(from, range, Flags::Data, false);
+            let received = self.ends[from].received;
+            self.run.acks[from].resize(range.end, received);
+            let end = &mut self.ends[from];
+            let with_fin = end.wants_fin && !end.fin_sent && end.sent == end.out.len() && choice % 2 == 1;
+            end.fin_sent |= with_fin;
+            if with_fin {
+                self.run.did.insert("FIN with data");
+            }
+            self.send(from, range, if with_fin { Flags::Fin } else { Flags::Data }, false);
             return true;
         }
         if end.wants_fin && end.sent == end.out.len() && !end.fin_sent {
@@ -292,6 +306,9 @@ impl Network<'_> {
 
     fn send(&mut self, from: usize, range: Range<usize>, flags: Flags, altered: bool) {
         let end = &self.ends[from];
+        if flags == Flags::Fin && self.ends[1 - from].fin_sent && !end.has_fin() {
+            self.run.did.insert("FINs that cross");
+        }
         let packet = Packet { from, range, ack: end.received, ack_fin: end.has_fin(), flags, altered };
         if self.is_near(from) {
             self.tap(&packet);
@@ -349,110 +366,4 @@ impl Network<'_> {
         }
         false
     }
-
-    /// The network does harm, or an end repeats itself for no reason.
-    fn harm(&mut self, choice: u16) -> bool {
-        if !self.trouble.rough || choice % 16 >= 6 {
-            return false;
-        }
-        let pick = usize::from(choice / 16);
-        match choice % 16 {
-            // Lost; what is near the tap was seen, what is far was not.
-            0 | 1 if !self.flying.is_empty() => {
-                let at = pick % self.flying.len();
-                self.flying.remove(at);
-            }
-            2 if !self.flying.is_empty() && self.flying.len() < 50 => {
-                let packet = self.flying[pick % self.flying.len()].clone();
-                self.flying.push(packet);
-            }
-            3 if !self.flying.is_empty() => {
-                let at = pick % self.flying.len();
-                let packet = self.flying.remove(at);
-                self.arrive(&packet);
-            }
-            // Any part of what was sent, cut anew; with other bytes only where both the other end and the tap
-            // have the true ones.
-            4 | 5 => {
-                let from = pick % 2;
-                let sent = self.ends[from].sent;
-                if sent == 0 {
-                    return false;
-                }
-                let start = pick.wrapping_mul(7_919) % sent;
-                let range = start..(start + 1 + pick % 900).min(sent);
-                let known = |at: usize| {
-                    at < self.ends[1 - from].received && self.run.seen[from].get(at).copied().unwrap_or(false)
-                };
-                let altered = choice % 16 == 5 && range.clone().all(known);
-                self.send(from, range, Flags::Data, altered);
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// A packet passes the tap.
-    fn tap(&mut self, packet: &Packet) {
-        self.passed += 1;
-        let from = packet.from;
-        let list = &self.trouble.missed;
-        let missed = !list.is_empty() && list[self.passed % list.len()];
-        if missed || self.passed <= self.trouble.late {
-            self.run.missed = true;
-            if !self.run.seen[from].contains(&true) {
-                mark(&mut self.run.old[from], &packet.range);
-            }
-            self.run.no_handshake |= self.passed < 3;
-            self.run.reset |= packet.flags == Flags::Reset;
-            return;
-        }
-        // What passed before the tap saw anything of the stream, and comes again, is not news.
-        let is_old = |at: usize| self.run.old[from].get(at) == Some(&true);
-        let news = packet.range.clone().find(|at| !is_old(*at)).unwrap_or(packet.range.end);
-        mark(&mut self.run.seen[from], &(news..packet.range.end));
-        self.run.fins[from] |= packet.flags == Flags::Fin;
-        self.run.reset |= packet.flags == Flags::Reset;
-        let frame = self.frame(packet);
-        let Packet { range, ack, flags, .. } = packet;
-        let bytes = &self.ends[from].out[range.clone()];
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(50)]).replace(['\r', '\n'], "|");
-        self.run.text.push(format!("{} {range:?} acks {ack} {flags:?} {start}", ["client", "server"][from]));
-        self.run.frames.push(frame);
-    }
-
-    fn frame(&self, packet: &Packet) -> Frame {
-        let from = packet.from;
-        let position = |end: usize, offset: usize| {
-            self.trouble.isn[end].wrapping_add(1).wrapping_add(u32::try_from(offset).expect("short"))
-        };
-        let ports = [40_000, 8_080];
-        let is_syn = matches!(packet.flags, Flags::Syn | Flags::SynAck);
-        let seq = position(from, packet.range.start).wrapping_sub(u32::from(is_syn));
-        let mut tcp = etherparse::TcpHeader::new(ports[from], ports[1 - from], seq, 60_000);
-        (tcp.syn, tcp.fin) = (is_syn, packet.flags == Flags::Fin);
-        (tcp.rst, tcp.psh) = (packet.flags == Flags::Reset, !packet.range.is_empty());
-        if packet.flags != Flags::Syn {
-            tcp.ack = true;
-            tcp.acknowledgment_number = position(1 - from, packet.ack).wrapping_add(packet.ack_fin.into());
-        }
-        let mut bytes = self.ends[from].out[packet.range.clone()].to_vec();
-        if packet.altered {
-            bytes.iter_mut().for_each(|byte| *byte ^= 1);
-        }
-        let ips = [[10, 0, 0, 1], [10, 0, 0, 2]];
-        let mut data = Vec::new();
-        PacketBuilder::ipv4(ips[from], ips[1 - from], 64)
-            .tcp_header(tcp)
-            .write(&mut data, &bytes)
-            .expect("fits");
-        Frame { toward: if from == 0 { Toward::Server } else { Toward::Client }, data }
-    }
-}
-
-fn mark(bytes: &mut Vec<bool>, range: &Range<usize>) {
-    if bytes.len() < range.end {
-        bytes.resize(range.end, false);
-    }
-    bytes[range.clone()].fill(true);
 }

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
-use pairing::Habits;
+use pairing::{Habits, Lost};
 use pending::Pending;
 use reader::{Kind, Reader};
 
@@ -45,11 +45,15 @@ pub(crate) struct Http1 {
     requests_lost: bool,
     /// Messages were lost, so that order does not tell which request the next response answers.
     adrift: bool,
-    /// Offset up to which the server's bytes have come or are known to be missing.
+    /// Nothing was lost of which nobody knows how many messages it had in it.
+    proved: bool,
+    /// Offsets up to which the client's and the server's bytes have come or are known to be missing.
+    asked: u64,
     served: u64,
     habits: Habits,
     /// Offset up to which the server has acknowledged.
     acked: u64,
+    lost: Lost,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -58,6 +62,7 @@ struct Held {
     offset: u64,
     time_ns: u64,
     acked: u64,
+    is_bound: bool,
 }
 
 impl Http1 {
@@ -73,9 +78,12 @@ impl Http1 {
             pending_memory: 0,
             requests_lost: false,
             adrift: false,
+            proved: true,
+            asked: 0,
             served: 0,
             habits: Habits::new(),
             acked: 0,
+            lost: Lost::default(),
         }
     }
 
@@ -99,9 +107,15 @@ impl Http1 {
         }
     }
 
-    /// Reports the oldest exchanges that have no response yet, as many as `count`.
+    /// Reports the oldest exchanges, as many as `count`, of which nobody will know the response.
     fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Vec<Report>) {
         for _ in 0..count {
+            // One that is still in its request is reported when that ends.
+            if let Some(front) = self.pending.front_mut().filter(|front| !front.request_over) {
+                front.spoil(outcome);
+                front.response_done = true;
+                return;
+            }
             out.extend(self.take_front().map(|lost| lost.report(outcome)));
         }
     }

@@ -15,12 +15,17 @@ use crate::{
     protocol::conversation::{Chunk, End, Report},
 };
 
+/// `HTTP/1.1 200` and two bare line ends (RFC 9112 section 2.2).
+const SHORTEST_RESPONSE: u64 = 14;
+
 /// What is known of how the client of one connection sends.
 pub(super) struct Habits {
     /// It has sent a request without waiting for the response to the one before.
     pipelines: bool,
     /// It has waited for a response that was seen before it sent the next request.
     waits: bool,
+    /// It has sent a request that found both ends quiet, although it had no response to the one before.
+    overlaps: bool,
     /// All of its requests were seen.
     is_known: bool,
     /// What the client had acknowledged with the latest bytes of its requests, unless some were lost since.
@@ -29,10 +34,36 @@ pub(super) struct Habits {
     server_said: Option<(u64, u64)>,
 }
 
+/// What of a connection has no partner since order was lost.
+#[derive(Default)]
+pub(super) struct Lost {
+    /// Requests that were given up.
+    requests: u64,
+    /// Responses that came without one.
+    pub(super) responses: u64,
+    /// Bytes of the server that did not come.
+    pub(super) bytes: u64,
+}
+
+impl Lost {
+    /// Whether so many further requests, and those given up, may all have their responses among what was lost.
+    fn has_room_for(&self, requests: u64) -> bool {
+        let room = self.responses.saturating_add(self.bytes / SHORTEST_RESPONSE);
+        self.requests.saturating_add(requests) <= room
+    }
+}
+
 impl Habits {
     /// Those of a client that has sent nothing.
     pub(super) fn new() -> Self {
-        Self { pipelines: false, waits: false, is_known: true, latest_acked: None, server_said: None }
+        Self {
+            pipelines: false,
+            waits: false,
+            overlaps: false,
+            is_known: true,
+            latest_acked: None,
+            server_said: None,
+        }
     }
 }
 
@@ -48,12 +79,16 @@ impl Http1 {
         let is_early = !self.adrift && !unanswered && self.served == chunk.acked;
         self.habits.pipelines |= unanswered || (before == Some(chunk.acked) && !is_early);
         self.habits.waits |= !self.adrift && !unanswered && before.is_some_and(|acked| acked < chunk.acked);
-        let all_received = self.has_all_of_both(chunk.acked, offset);
+        let is_quiet = self.has_all_of_both(chunk.acked, offset);
+        self.habits.overlaps |= unanswered && is_quiet && self.responses.is_between();
         pending.after_loss = after_loss;
         // Were requests lost, nobody knows how it sends but from what was seen.
         self.habits.is_known &= !after_loss;
         let follows = !after_loss && before.is_none_or(|acked| acked < chunk.acked);
-        pending.waited = (follows || all_received) && (self.habits.is_known || self.habits.waits);
+        let is_trusted = (self.habits.is_known || self.habits.waits) && !chunk.is_bound;
+        pending.waited = (follows || is_quiet) && is_trusted;
+        let owed = self.pending.iter().filter(|before| !before.response_done).count() as u64;
+        pending.drained = is_quiet && is_trusted && self.lost.has_room_for(owed);
         if self.habits.pipelines || self.served != chunk.acked {
             self.resolve(false, out);
         }
@@ -64,7 +99,7 @@ impl Http1 {
 
     /// More bytes of a request came.
     pub(super) fn note_asked(&mut self, chunk: &Chunk<'_>) {
-        self.habits.latest_acked = Some(chunk.acked);
+        self.habits.latest_acked = Some(chunk.acked).filter(|_| !chunk.is_bound);
     }
 
     /// Whether a request may begin here, although what came before it was lost. A client that waits goes on with its
@@ -100,7 +135,7 @@ impl Http1 {
             }
         }
         self.served = chunk.offset + chunk.bytes.len() as u64;
-        self.habits.server_said = Some((self.served, chunk.acked));
+        self.habits.server_said = Some((self.served, chunk.acked)).filter(|_| !chunk.is_bound);
     }
 
     /// Whether a response may begin here, although those before were lost. As long as the server has no more than the
@@ -119,12 +154,6 @@ impl Http1 {
         let starts = self.candidates(chunk).filter(|(_, pending)| self.is_alone(pending));
         let at = starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at));
         at.filter(|_| matches!(self.responses.state, State::Lost))
-    }
-
-    /// Whether a waiting client's request shows that a response begins with this chunk.
-    pub(super) fn is_known_start(&self, chunk: &Chunk<'_>) -> bool {
-        self.candidates(chunk)
-            .any(|(_, pending)| self.is_alone(pending) && pending.first_acked == chunk.offset)
     }
 
     /// Whether the response under way, to a request of which the method was not seen, must have been to HEAD: another one
@@ -150,6 +179,9 @@ impl Http1 {
         self.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
         let found = goes_on
             || if self.adrift { self.find_adrift(chunk, offset, out) } else { self.is_received(chunk) };
+        if !found && !self.adrift && !self.requests_lost {
+            self.disprove(out);
+        }
         let pairing = self.evidence(chunk).filter(|_| found);
         let first = self.pending.iter_mut().find(|pending| !pending.response_done);
         if let (Some(pairing), Some(first)) = (pairing, first) {
@@ -171,20 +203,21 @@ impl Http1 {
         self.pending.iter().enumerate().filter(move |(_, p)| !p.response_done && received(p))
     }
 
-    /// Whether a request was sent by a client that waited for all responses before.
+    /// Whether a request was sent by a client that had the responses to all before.
     fn is_alone(&self, pending: &Pending) -> bool {
-        pending.waited && !self.habits.pipelines
+        (pending.waited && !self.habits.pipelines) || (pending.drained && !self.habits.overlaps)
     }
 
     /// Finds the request by acknowledgements alone; those before it are given up.
     fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
-        let exact = |(_, pending): &(usize, &Pending)| pending.first_acked == offset;
-        let found = self.candidates(chunk).rfind(exact);
-        let found = found.filter(|_| !self.habits.pipelines).map(|(place, pending)| (place, pending.waited));
+        let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
+        let exact = |(_, pending): &(usize, &Pending)| pending.first_acked == offset && may_pair(pending);
+        let found = self.candidates(chunk).rfind(exact).map(|(place, pending)| (place, pending.waited));
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);
                 self.adrift = false;
+                self.lost = Lost::default();
                 if let Some(front) = self.pending.front_mut() {
                     front.after_loss = false;
                     front.unconfirmed = !waited;
@@ -193,6 +226,7 @@ impl Http1 {
             }
             None => {
                 let hit = self.candidates(chunk).count();
+                self.lost.requests += hit as u64;
                 self.give_up(hit, Outcome::CaptureGap, out);
                 false
             }
@@ -204,10 +238,10 @@ impl Http1 {
         let mut waiting = self.pending.iter().filter(|pending| !pending.response_done);
         let (first, next) = (waiting.next()?, waiting.next());
         let whole = first.request_end.is_some_and(|end| chunk.acked == 0 || end <= chunk.acked);
-        let others = next.is_some_and(|next| next.offset() < chunk.acked);
+        let others = next.is_some_and(|next| next.offset() < chunk.acked) || self.asked < chunk.acked;
         Some(match first.request_over && (whole || first.request_end.is_none()) {
             false => Pairing::Early,
-            true if whole && chunk.acked > 0 && !others => Pairing::Acked,
+            true if self.proved && whole && chunk.acked > 0 && !others => Pairing::Acked,
             true => Pairing::Ordered,
         })
     }
@@ -232,6 +266,21 @@ impl Http1 {
             self.orphan = Some(response);
         }
         self.adrift = true;
+    }
+
+    /// What came shows that a client which was taken for one that has all responses was none. Where all is proved, it is
+    /// the server that goes wrong.
+    pub(super) fn disprove(&mut self, out: &mut Vec<Report>) {
+        if self.proved {
+            return;
+        }
+        self.habits.pipelines = true;
+        self.habits.overlaps = true;
+        self.adrift = true;
+        if let Some(front) = self.pending.front_mut().filter(|front| front.response_start_ns.is_some()) {
+            front.unconfirmed = true;
+        }
+        self.resolve(false, out);
     }
 
     /// The connection has ended: does that show that a pair which was held back is one? A client that has sent

@@ -44,6 +44,8 @@ pub(crate) struct Pending {
     pub(crate) after_loss: bool,
     /// Whether its client, if it is one that waits, had the responses to all requests before.
     pub(crate) waited: bool,
+    /// Whether, besides, either end had all that the other had sent.
+    pub(crate) drained: bool,
     /// Whether only what comes next can show that the response is its own.
     pub(crate) unconfirmed: bool,
     /// How the response was found to be its own.
@@ -77,6 +79,7 @@ impl Pending {
             fault: (!is_request).then_some(Outcome::RequestUnobserved),
             after_loss: false,
             waited: false,
+            drained: false,
             unconfirmed: false,
             pairing: None,
             response_first: None,
@@ -168,6 +171,11 @@ impl Pending {
         }
     }
 
+    /// Whether its bytes made no sense.
+    pub(crate) fn is_unparsed(&self) -> bool {
+        self.fault == Some(Outcome::Unparsed)
+    }
+
     /// Notes bytes of it that were not captured.
     pub(crate) fn miss(&mut self, toward: Toward, bytes: u64) {
         self.missing[toward as usize] += bytes;
@@ -196,6 +204,8 @@ impl Pending {
         let anatomy = self.split_anatomy();
         self.pairing = None;
         self.unconfirmed = false;
+        // What the response did is none of its doing.
+        self.fault = self.fault.filter(|fault| *fault != Outcome::Upgraded);
         Some(Self {
             exchange: Exchange {
                 request: None,
@@ -221,6 +231,7 @@ impl Pending {
             fault: Some(Outcome::RequestUnobserved),
             after_loss: false,
             waited: false,
+            drained: false,
             unconfirmed: false,
             pairing: None,
             response_first: None,

@@ -62,6 +62,7 @@ pub(crate) struct Maybe {
     pub(crate) offset: u64,
     pub(crate) time_ns: u64,
     pub(crate) acked: u64,
+    pub(crate) is_bound: bool,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -95,8 +96,17 @@ impl Maybe {
 
     /// As it came: the start of its packet.
     pub(crate) fn chunk(&self, toward: Toward) -> Chunk<'_> {
-        let Self { offset, time_ns, acked, .. } = *self;
-        Chunk { toward, time_ns, offset, acked, bytes: &self.bytes, starts_packet: true, trouble: None }
+        let Self { offset, time_ns, acked, is_bound, .. } = *self;
+        Chunk {
+            toward,
+            time_ns,
+            offset,
+            acked,
+            is_bound,
+            bytes: &self.bytes,
+            starts_packet: true,
+            trouble: None,
+        }
     }
 }
 
@@ -133,9 +143,9 @@ impl Reader {
         }
     }
 
-    /// Comes back into step if a packet looks like the start of a message, or bytes do of which it is `known` that one begins
-    /// with them. A first line may need several packets: those before this chunk are returned, to be read first.
-    pub(crate) fn resync(&mut self, chunk: &Chunk<'_>, known: bool) -> Option<Maybe> {
+    /// Comes back into step if a chunk looks like the start of a message: it begins where a packet did, or where one before
+    /// had ended. A first line may need several packets: those before this chunk are returned, to be read first.
+    pub(crate) fn resync(&mut self, chunk: &Chunk<'_>) -> Option<Maybe> {
         if !matches!(self.state, State::Lost) {
             return None;
         }
@@ -152,13 +162,11 @@ impl Reader {
                 return None;
             }
         }
-        if chunk.starts_packet || known {
-            if starts_message(self.kind, chunk.bytes) {
-                self.state = State::Head(Vec::new());
-            } else if self.may_become(chunk.bytes) {
-                let Chunk { offset, time_ns, acked, .. } = *chunk;
-                self.maybe = Some(Maybe { offset, time_ns, acked, bytes: chunk.bytes.to_vec() });
-            }
+        if starts_message(self.kind, chunk.bytes) {
+            self.state = State::Head(Vec::new());
+        } else if self.may_become(chunk.bytes) {
+            let Chunk { offset, time_ns, acked, is_bound, .. } = *chunk;
+            self.maybe = Some(Maybe { offset, time_ns, acked, is_bound, bytes: chunk.bytes.to_vec() });
         }
         None
     }
@@ -342,27 +350,36 @@ mod tests {
         ] {
             let mut reader = Reader { kind, state: State::Lost, maybe: None };
             let chunk = chunk(0, bytes);
-            reader.resync(&chunk, false);
+            reader.resync(&chunk);
             assert_eq!(matches!(reader.state, State::Head(_)), found, "{bytes}");
         }
     }
 
     fn chunk(offset: u64, bytes: &str) -> Chunk<'_> {
         let (toward, bytes) = (Toward::Server, bytes.as_bytes());
-        Chunk { toward, time_ns: offset, offset, acked: 1, bytes, starts_packet: true, trouble: None }
+        Chunk {
+            toward,
+            time_ns: offset,
+            offset,
+            acked: 1,
+            is_bound: false,
+            bytes,
+            starts_packet: true,
+            trouble: None,
+        }
     }
 
     #[test]
     fn a_first_line_may_come_in_parts() {
         let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
-        assert!(reader.resync(&chunk(0, "GET /a"), false).is_none());
-        assert!(reader.resync(&chunk(6, "/b HTTP/1.1"), false).is_none());
-        let before = reader.resync(&chunk(17, "\r\n"), false).expect("the parts before");
+        assert!(reader.resync(&chunk(0, "GET /a")).is_none());
+        assert!(reader.resync(&chunk(6, "/b HTTP/1.1")).is_none());
+        let before = reader.resync(&chunk(17, "\r\n")).expect("the parts before");
         assert_eq!((before.offset, &before.bytes[..]), (0, &b"GET /a/b HTTP/1.1"[..]));
         assert!(matches!(reader.state, State::Head(_)));
         let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
-        assert!(reader.resync(&chunk(0, "GET /a"), false).is_none());
-        assert!(reader.resync(&chunk(7, " HTTP/1.1\r\n"), false).is_none(), "a byte is missing");
+        assert!(reader.resync(&chunk(0, "GET /a")).is_none());
+        assert!(reader.resync(&chunk(7, " HTTP/1.1\r\n")).is_none(), "a byte is missing");
         assert!(matches!(reader.state, State::Lost));
     }
 }

@@ -17,18 +17,19 @@ impl Http1 {
     /// Takes the next bytes of the client.
     pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
         if self.may_ask() {
-            let known = self.has_all_of_both(chunk.acked, chunk.offset);
-            if let Some(before) = self.requests.resync(chunk, known) {
+            if let Some(before) = self.requests.resync(chunk) {
                 self.request_bytes(&before.chunk(Toward::Server), limits, out);
             }
         }
+        self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
         while at < chunk.bytes.len() {
             let offset = chunk.offset + at as u64;
             match self.requests.read(&chunk.bytes[at..], limits.head) {
                 Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
                 Event::Held(taken) => {
-                    self.held.get_or_insert(Held { offset, time_ns: chunk.time_ns, acked: chunk.acked });
+                    let Chunk { time_ns, acked, is_bound, .. } = *chunk;
+                    self.held.get_or_insert(Held { offset, time_ns, acked, is_bound });
                     at += taken;
                 }
                 Event::HeadPart(taken) => {
@@ -131,6 +132,7 @@ impl Http1 {
         }
         self.requests.state = State::Lost;
         self.requests_lost = true;
+        self.proved = false;
     }
 
     /// The head under way, if any, will not be whole: keeps what was seen of it.
@@ -147,6 +149,7 @@ impl Http1 {
 
     /// Bytes of the client were not captured.
     pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
+        self.asked += len;
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
             newest.miss(Toward::Server, len);
         }
@@ -176,10 +179,19 @@ impl Http1 {
             return;
         }
         let State::Hold(bytes) = std::mem::replace(&mut self.requests.state, next) else { return };
-        if let Some(Held { offset, time_ns, acked }) = held.filter(|_| !tunnel) {
+        if let Some(Held { offset, time_ns, acked, is_bound }) = held.filter(|_| !tunnel) {
             let toward = Toward::Server;
             self.request_bytes(
-                &Chunk { toward, time_ns, offset, acked, bytes: &bytes, starts_packet: true, trouble: None },
+                &Chunk {
+                    toward,
+                    time_ns,
+                    offset,
+                    acked,
+                    is_bound,
+                    bytes: &bytes,
+                    starts_packet: true,
+                    trouble: None,
+                },
                 limits,
                 out,
             );

@@ -38,7 +38,7 @@ impl Http1 {
             self.response_end(None, out);
         }
         if self.may_begin(chunk)
-            && let Some(before) = self.responses.resync(chunk, self.is_known_start(chunk))
+            && let Some(before) = self.responses.resync(chunk)
         {
             self.response_bytes(&before.chunk(Toward::Client), limits, out);
         }
@@ -50,7 +50,11 @@ impl Http1 {
                 self.begin_response(chunk, offset, out);
             }
             match self.responses.read(&chunk.bytes[at..], limits.head) {
-                Event::Nothing(taken) | Event::Foreign(taken) | Event::Held(taken) => at += taken,
+                Event::Nothing(taken) | Event::Held(taken) => at += taken,
+                Event::Foreign(taken) => {
+                    self.lost.bytes = self.lost.bytes.saturating_add(taken as u64);
+                    at += taken;
+                }
                 Event::HeadPart(taken) | Event::BodyPart(taken) => {
                     self.response_part(chunk, offset, taken);
                     at += taken;
@@ -71,6 +75,12 @@ impl Http1 {
                     let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                     let rest = chunk.bytes.len() - at;
                     self.response_part(chunk, offset, rest);
+                    // The body was not framed as this request would have it. What answers nonsense may be nonsense.
+                    if self.orphan.is_none()
+                        && !self.answered().is_some_and(|answered| answered.is_unparsed())
+                    {
+                        self.disprove(out);
+                    }
                     self.responses_out_of_step(reason, out);
                     at += rest;
                 }
@@ -85,9 +95,10 @@ impl Http1 {
 
     /// The first byte of a response is here: finds the request that it answers.
     fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
-        let known = self.find_request(chunk, offset, out);
-        if !known && self.orphan.is_none() {
+        // Another message of a response whose request is not known says no more of it.
+        if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
+            self.lost.responses += u64::from(self.adrift);
             self.orphan = Some(Pending::new(chunk, offset));
         }
         if let Some(answered) = self.answered() {
@@ -173,6 +184,7 @@ impl Http1 {
         }
         self.responses.state = State::Lost;
         self.adrift = true;
+        self.proved = false;
     }
 
     /// The head under way, if any, will not be whole: keeps what was seen of it.
@@ -198,7 +210,8 @@ impl Http1 {
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
         self.served += len;
         // Other responses may have been among them.
-        if self.pending.front().is_some_and(|front| front.response_done) {
+        let is_tunnel = matches!(self.responses.state, State::Tunnel);
+        if !is_tunnel && self.pending.front().is_some_and(|front| front.response_done) {
             self.resolve(false, out);
         }
         if let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) {
@@ -218,6 +231,10 @@ impl Http1 {
                 Skip::Lost => self.responses_out_of_step(Outcome::CaptureGap, out),
             },
             State::Head(_) | State::Hold(_) => self.responses_out_of_step(Outcome::CaptureGap, out),
+        }
+        if matches!(self.responses.state, State::Lost) {
+            // A stream met in its middle may have had any number before.
+            self.lost.bytes = self.lost.bytes.saturating_add(if len == 0 { u64::MAX } else { len });
         }
     }
 
