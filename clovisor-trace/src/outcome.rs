@@ -76,9 +76,10 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pairing {
     /// Proved by acknowledgements: when the server sent it, it had all of the request and nothing of a later one, and all
-    /// earlier ones had been answered.
+    /// earlier ones had been answered. All messages before on its connection were seen.
     Acked,
-    /// By order (RFC 9112 section 9.3.2): the server had several requests, or did not say what it had.
+    /// By order (RFC 9112 section 9.3.2): the server had several requests, or did not say what it had, or messages before
+    /// were not seen, and the client is taken for one that has all responses when it sends into quiet.
     Ordered,
     /// By order, and the server began to answer before it had acknowledged all of the request.
     Early,

@@ -333,7 +333,9 @@ impl Stream {
     pub(crate) fn hole(&self) -> Option<u64> {
         let next = self.next?;
         let first = self.queue.first_key_value().map(|(offset, _)| *offset);
-        first.unwrap_or(self.acked).checked_sub(next).filter(|len| *len > 0)
+        // What the receiver has not got may still be sent again.
+        let end = first.filter(|first| self.acked <= next || *first < self.acked).unwrap_or(self.acked);
+        end.checked_sub(next).filter(|len| *len > 0)
     }
 
     /// Highest offset that the receiver has acknowledged; 0 if none.

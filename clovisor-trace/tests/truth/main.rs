@@ -62,7 +62,7 @@ fn hold(talk: &Conversation, trouble: &Trouble) -> Result<(), TestCaseError> {
         let sessions: Vec<_> = sessions.iter().map(line).collect();
         let (packets, file) = (run.text.join("\n"), file.display());
         TestCaseError::fail(format!(
-            "{reason}\n{}\npackets, also in {file}:\n{packets}\n",
+            "{reason}\n{}\npackets, for `clovisor read {file} --port 8080=http`:\n{packets}\n",
             sessions.join("\n")
         ))
     })

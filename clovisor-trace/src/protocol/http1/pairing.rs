@@ -3,8 +3,10 @@
 //! In step it is order that tells (RFC 9112 section 9.3.2). Where messages were lost, order tells nothing, and only
 //! acknowledgements do: a client that waits for each response sends its next request when it has acknowledged all of the
 //! response before, and nothing of the one to come. So the response that begins exactly where a request's
-//! acknowledgement stands is the one to that request. A client that pipelines proves nothing that way: how many
-//! responses were among the lost bytes cannot be told, so on its connection nothing is paired any more.
+//! acknowledgement stands is the one to that request. A client that pipelines shows it only where it sends into quiet: either
+//! end has all that the other had sent. One that was seen to do so while a response was owed is not believed.
+//!
+//! None of this is proof, since lost bytes may have held any number of messages: such pairs are never called `acked`.
 //!
 //! The first request after a loss may be the last of a pipelined batch, and nothing in it would show that. Its pair is held
 //! back until the next exchange (or the end of the connection) shows that the client had waited.
@@ -211,8 +213,12 @@ impl Http1 {
     /// Finds the request by acknowledgements alone; those before it are given up.
     fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
         let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
-        let exact = |(_, pending): &(usize, &Pending)| pending.first_acked == offset && may_pair(pending);
-        let found = self.candidates(chunk).rfind(exact).map(|(place, pending)| (place, pending.waited));
+        let mut exact = self.candidates(chunk).rev().filter(|(_, p)| p.first_acked == offset && may_pair(p));
+        let found = exact.next().map(|(place, pending)| (place, pending.waited));
+        // Of two that were sent with the same, one did not wait for the other.
+        let is_only = exact.next().is_none();
+        drop(exact);
+        let found = found.filter(|_| is_only);
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);
