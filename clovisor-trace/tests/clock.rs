@@ -7,7 +7,8 @@ mod wire;
 use std::sync::Arc;
 
 use clovisor_trace::{
-    Ledger, Limits, OtherSide, Packet, Protocol, Resource, Session, Side, Span, SpanBuilder, Toward, Tracer,
+    Ledger, Limits, Loss, OtherSide, Packet, Protocol, Resource, Session, Side, Span, SpanBuilder, Toward,
+    Tracer,
 };
 use proptest::prelude::*;
 use wire::{Frame, Wire};
@@ -90,7 +91,11 @@ fn talk(port: u16, connection: (u32, u32, bool, usize, usize, usize)) -> Vec<Fra
 fn trace(network: &[(u64, u32, Frame)], ticks: u64, ahead: u64, limits: &Limits) -> (Vec<Session>, Ledger) {
     let mut tracer = Tracer::new(limits.clone());
     let (mut sessions, mut clock, mut last) = (Vec::new(), 0, 0);
-    for (time_ns, interface, frame) in network {
+    for (at, (time_ns, interface, frame)) in network.iter().enumerate() {
+        if at % 40 == 20 {
+            let (from_ns, until_ns) = (last + ahead - 3_000_000, last + ahead);
+            tracer.handle_loss(&Loss { interface: Some(*interface), from_ns, until_ns, packets: 1 });
+        }
         // As live: never past a packet that is still to come.
         while ticks > 0 && clock + ticks <= *time_ns {
             // Over a long silence a few looks do.

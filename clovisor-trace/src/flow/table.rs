@@ -181,18 +181,18 @@ impl Table {
             let idle = self.idle(cx.limits).filter(|(due, _)| *due <= now_ns);
             match (deadline, idle) {
                 (Some((due, key)), idle) if idle.is_none_or(|(idle, _)| due <= idle) => {
-                    cx.now_ns = due;
+                    (cx.now_ns, cx.out.now_ns) = (due, due);
                     self.run(due, &key, cx);
                 }
                 (_, Some((due, key))) => {
-                    cx.now_ns = due;
+                    (cx.now_ns, cx.out.now_ns) = (due, due);
                     cx.ledger.flows_idle += 1;
                     self.finish(&key, End::Idle, cx);
                 }
                 _ => break,
             }
         }
-        cx.now_ns = now_ns;
+        (cx.now_ns, cx.out.now_ns) = (now_ns, now_ns);
         while self
             .ended
             .front()

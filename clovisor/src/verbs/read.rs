@@ -160,11 +160,12 @@ fn run(
             }
             Event::Time(taken) => {
                 if chosen.is_ours() {
+                    // Live, too, the clock stood there when the loss was learned of.
+                    last_ns = last_ns.max(taken.time_ns);
+                    pipeline.tick(last_ns, 0, &mut out);
                     if let Some(loss) = chosen.loss(taken) {
                         pipeline.lost(&loss);
                     }
-                    last_ns = last_ns.max(taken.time_ns);
-                    pipeline.tick(last_ns, 0, &mut out);
                 }
                 return ControlFlow::Continue(());
             }
