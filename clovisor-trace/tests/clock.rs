@@ -92,8 +92,9 @@ fn trace(network: &[(u64, u32, Frame)], ticks: u64, ahead: u64, limits: &Limits)
     let mut tracer = Tracer::new(limits.clone());
     let (mut sessions, mut clock, mut last) = (Vec::new(), 0, 0);
     for (at, (time_ns, interface, frame)) in network.iter().enumerate() {
-        if at % 40 == 20 {
-            let (from_ns, until_ns) = (last + ahead - 3_000_000, last + ahead);
+        if at % 10 == 5 {
+            // Live, losses are learned of before the packets that came meanwhile.
+            let (from_ns, until_ns) = (last + ahead + 10_000_000, last + ahead + 50_000_000);
             tracer.handle_loss(&Loss { interface: Some(*interface), from_ns, until_ns, packets: 1 });
         }
         // As live: never past a packet that is still to come.
