@@ -201,7 +201,7 @@ fn same_to_others(file: &str, written: usize) {
     let line = |what: &str| infos.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default().trim();
     assert_eq!(line("Number of packets:"), written.to_string(), "{infos}");
     assert_eq!(line("Number of interfaces in file:"), "2", "{infos}");
-    assert!(infos.contains("clovisor port=8080=http egress=9000=http join service=my shop"), "{infos}");
+    assert!(infos.contains("clovisor port=8080=http egress=9000=http service=my shop"), "{infos}");
     let fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.packet_flags_direction"];
     let packets = netns::run("tshark", &[&["-r", file][..], &fields].concat());
     assert_eq!(packets.lines().count(), written);
