@@ -2,8 +2,10 @@
 //!
 //! It refuses to know protocols: bytes, gaps and ends go to a [`Conversation`], reports come back.
 
+mod bounds;
 mod opening;
 mod piece;
+mod sequence;
 mod stream;
 mod table;
 mod unseen;
@@ -11,8 +13,8 @@ mod unseen;
 use std::net::SocketAddr;
 
 use opening::Opening;
-use piece::{Mark, Piece};
-use stream::{Stream, Taken};
+use piece::{Mark, Piece, Taken};
+use stream::Stream;
 pub(crate) use table::{Admission, Context, Table};
 pub(crate) use unseen::Unseen;
 

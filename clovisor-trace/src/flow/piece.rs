@@ -31,6 +31,17 @@ pub(crate) struct Piece<B> {
     pub(crate) trouble: Option<Trouble>,
 }
 
+/// How an incoming piece was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is next: deliver it now, its first so many bytes left out, without a copy.
+    Now(usize),
+    /// It waits for its turn.
+    Queued,
+    /// All of it was delivered before.
+    Repeated,
+}
+
 impl<B: AsRef<[u8]>> Piece<B> {
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.bytes.as_ref().len() as u64 + self.cut

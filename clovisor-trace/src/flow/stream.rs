@@ -5,39 +5,25 @@
 //! Bytes that are missing are never guessed: once the receiver has acknowledged them and the time for
 //! reordering is over, they are a gap, and a gap is an event of its own.
 //!
-//! Positions are 64-bit offsets, so that wrapping sequence numbers stop here.
+//! Positions are offsets ([`Sequence`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use super::piece::{Mark, Piece};
+use super::{
+    bounds::Bounds,
+    piece::{Mark, Piece, Taken},
+    sequence::Sequence,
+};
 use crate::{anatomy::Trouble, limits::Limits};
 
-/// Offset of the first sequence number met, far from zero so that earlier bytes have offsets too.
-const ORIGIN: u64 = 1 << 33;
-/// A segment further off than TCP's largest window (RFC 7323 section 2.3) does not belong to the connection.
-const WINDOW: i64 = 1 << 30;
-/// Acknowledgements of missing bytes that are kept: those of a full window of the largest segments.
-const MOST_RECEIPTS: usize = 64;
 /// Pieces that are looked at for what the first one acknowledged.
 const LOOK_AHEAD: usize = 8;
 /// What a queued piece costs beside its bytes.
 const PIECE_OVERHEAD: usize = 96;
 
-/// How an incoming piece was taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It is next: deliver it now, its first so many bytes left out, without a copy.
-    Now(usize),
-    /// It waits for its turn.
-    Queued,
-    /// All of it was delivered before.
-    Repeated,
-}
-
 /// One direction of a connection.
 pub(crate) struct Stream {
-    /// A sequence number and its offset, from which others are reckoned.
-    anchor: Option<(u32, u64)>,
+    sequence: Sequence,
     /// Next offset to deliver, once the start of the stream is known.
     next: Option<u64>,
     /// Sequence number of the first byte, or of the first one met.
@@ -52,12 +38,7 @@ pub(crate) struct Stream {
     had: u64,
     /// What was sent before any byte was met: those before it may be repetitions.
     stood: u64,
-    /// Ends of bytes that the receiver has acknowledged and that have not come, each with the offset in its own stream by
-    /// which it had. They came before what is there, whatever a repetition acknowledges, which is sent later.
-    receipts: VecDeque<(u64, u64)>,
-    /// Ends of bytes that were sent and have not come, each with what their sender had acknowledged by then. Segments without
-    /// payload tell it.
-    sent: VecDeque<(u64, u64)>,
+    bounds: Bounds,
     queue: BTreeMap<u64, Piece<Vec<u8>>>,
     queued: usize,
     /// How far it was seen, with holes or without.
@@ -73,7 +54,7 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn new() -> Self {
         Self {
-            anchor: None,
+            sequence: Sequence::default(),
             next: None,
             first_seq: None,
             acked: 0,
@@ -81,8 +62,7 @@ impl Stream {
             first_acked: None,
             had: 0,
             stood: 0,
-            receipts: VecDeque::new(),
-            sent: VecDeque::new(),
+            bounds: Bounds::default(),
             queue: BTreeMap::new(),
             queued: 0,
             seen: 0,
@@ -94,16 +74,13 @@ impl Stream {
 
     /// Offset of a sequence number; `None` if it is too far off to be of this connection.
     pub(crate) fn offset(&mut self, seq: u32, now_ns: u64) -> Option<u64> {
-        let (anchor, at) = *self.anchor.get_or_insert((seq, ORIGIN));
         self.met_ns.get_or_insert(now_ns);
-        let distance = i64::from(seq.wrapping_sub(anchor).cast_signed());
-        (distance.abs() <= WINDOW).then(|| at.saturating_add_signed(distance))
+        self.sequence.offset(seq)
     }
 
     /// Sequence number at an offset.
-    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are offsets modulo 2^32")]
     pub(crate) fn seq(&self, offset: u64) -> u32 {
-        self.anchor.map_or(0, |(anchor, at)| anchor.wrapping_add(offset.wrapping_sub(at) as u32))
+        self.sequence.seq(offset)
     }
 
     /// The stream starts at this offset: its SYN was seen, or the other side's acknowledgement of it.
@@ -121,14 +98,14 @@ impl Stream {
         }
         let met = self.queue.last_key_value().map(|(_, last)| last.end());
         let is_missing = self.next.max(met).is_some_and(|met| met < offset);
-        if let Some(acked) = acked.filter(|_| is_missing && self.sent.len() < MOST_RECEIPTS) {
-            self.sent.push_back((offset, acked));
+        if let Some(acked) = acked.filter(|_| is_missing) {
+            self.bounds.note_sent(offset, acked);
         }
     }
 
     /// What the sender had acknowledged at most when it first sent the bytes that end here, by what was seen behind them.
     pub(crate) fn sent_with(&self, end: u64) -> Option<u64> {
-        self.sent.iter().filter(|(until, _)| *until >= end).map(|(_, acked)| *acked).min()
+        self.bounds.sent_with(end)
     }
 
     /// The receiver has acknowledged all before this offset, `by` that offset of its own stream, if that is known. Whether
@@ -136,10 +113,8 @@ impl Stream {
     pub(crate) fn acknowledge(&mut self, offset: u64, by: Option<u64>, now_ns: u64) -> bool {
         let is_more = self.first_acked.is_some() && offset > self.acked;
         let is_missing = self.next.is_none_or(|next| next < offset);
-        if let Some(by) = by.filter(|_| offset > self.acked && is_missing)
-            && self.receipts.len() < MOST_RECEIPTS
-        {
-            self.receipts.push_back((offset, by));
+        if let Some(by) = by.filter(|_| offset > self.acked && is_missing) {
+            self.bounds.note_received(offset, by);
         }
         if offset > self.acked {
             (self.acked, self.acked_ns) = (offset, now_ns);
@@ -260,18 +235,10 @@ impl Stream {
     }
 
     /// Notes that all before `offset` is dealt with.
-    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are offsets modulo 2^32")]
     pub(crate) fn advance(&mut self, offset: u64) {
         self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
-        // The anchor follows, so that no distance ever reaches half of the sequence space.
-        if let Some((seq, at)) = &mut self.anchor {
-            *seq = seq.wrapping_add(offset.saturating_sub(*at) as u32);
-            *at = offset.max(*at);
-        }
-        while self.receipts.front().is_some_and(|(until, _)| *until <= offset) {
-            self.receipts.pop_front();
-        }
-        self.sent.retain(|(until, _)| *until > offset);
+        self.sequence.follow(offset);
+        self.bounds.advance(offset);
         // The next hole has its own time, from what shows it first.
         let shown_ns = self.head_ns().unwrap_or(self.acked_ns);
         self.stalled_ns = self.stalled_ns.filter(|_| self.acked > offset).map(|since| since.max(shown_ns));
@@ -298,7 +265,7 @@ impl Stream {
                 let is_bound = |piece: &Piece<_>| piece.is_bound || acked < piece.acked;
                 return self.unqueue(next).map(|piece| Piece { acked, is_bound: is_bound(&piece), ..piece });
             }
-            let (until, acked) = *self.receipts.front().filter(|(until, by)| *until > next && *by <= done)?;
+            let (until, acked) = self.bounds.received_by(next, done)?;
             let piece = self.unqueue(next)?;
             return Some(Piece { acked, is_bound: true, ..self.keep_behind(until, piece) });
         }
