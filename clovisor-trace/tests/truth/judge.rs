@@ -185,7 +185,11 @@ pub fn judge(talk: &Conversation, run: &Run, sessions: &[Session]) -> Result<(),
         let in_step = !run.no_handshake && first_lost.is_none_or(|lost| at < lost);
         // A request that begins within a packet, behind bytes of which nobody knows what they are, cannot be told from these.
         let hidden = at > 0 && !known(at - 1) && !run.edges[0].contains(&run.places[at].0.start);
-        let waits = talk.habit == Habit::Waits && !hidden;
+        // Of one that the tap saw only repeated, behind a loss, nobody knows what the client had when it sent it first. In
+        // another truth it was sent right behind the request before, whose response is then the one that was seen.
+        let start = run.places[at].0.start;
+        let repeated = at > 0 && !known(at - 1) && run.shown[0][start] > run.acks[0][start];
+        let waits = talk.habit == Habit::Waits && !hidden && !repeated;
         let provable = waits || in_step || is_drained(talk, run, at, first_lost);
         // Where nothing is known of what came before, what comes behind must show that the client had waited.
         let first = if at == 0 { run.no_handshake } else { !known(at - 1) };

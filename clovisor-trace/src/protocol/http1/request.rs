@@ -16,10 +16,10 @@ use crate::{
 impl Http1 {
     /// Takes the next bytes of the client.
     pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if self.may_ask() {
-            if let Some(before) = self.requests.resync(chunk) {
-                self.request_bytes(&before.chunk(Toward::Server), limits, out);
-            }
+        if self.may_ask()
+            && let Some(before) = self.requests.resync(chunk)
+        {
+            self.request_bytes(&before.chunk(Toward::Server), limits, out);
         }
         self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
