@@ -189,7 +189,11 @@ pub fn judge(talk: &Conversation, run: &Run, sessions: &[Session]) -> Result<(),
         // another truth it was sent right behind the request before, whose response is then the one that was seen.
         let start = run.places[at].0.start;
         let repeated = at > 0 && !known(at - 1) && run.shown[0][start] > run.acks[0][start];
-        let waits = talk.habit == Habit::Waits && !hidden && !repeated;
+        // A response to a HEAD that was not seen says how long its body would be. In another truth the request was GET, and
+        // what follows is that body.
+        let is_head = |at: &usize| talk.exchanges[*at].method == "HEAD";
+        let swallowed = (0..at).rev().take_while(|at| !known(*at)).any(|at| is_head(&at));
+        let waits = talk.habit == Habit::Waits && !hidden && !repeated && !swallowed;
         let provable = waits || in_step || is_drained(talk, run, at, first_lost);
         // Where nothing is known of what came before, what comes behind must show that the client had waited.
         let first = if at == 0 { run.no_handshake } else { !known(at - 1) };

@@ -186,7 +186,9 @@ impl Reader {
 
     /// Whether bytes are of a first line that goes on.
     fn may_become(&self, bytes: &[u8]) -> bool {
-        bytes.len() <= LONGEST_LINE && may_start(self.kind, bytes) && !bytes.contains(&b'\n')
+        let begins = |method: &&[u8]| method.starts_with(bytes) || bytes.starts_with(method);
+        let is_known = self.kind == Kind::Response || RESYNC_METHODS.iter().any(begins);
+        bytes.len() <= LONGEST_LINE && is_known && may_start(self.kind, bytes) && !bytes.contains(&b'\n')
     }
 
     /// Takes the first bytes of a head that will never be whole.
