@@ -172,7 +172,9 @@ impl Http1 {
     pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
         if self.pending.front().is_some_and(|front| front.unconfirmed && front.response_done) {
             // Two responses to one request: the client had sent others before it, or behind it and they were lost.
-            self.habits.pipelines |= !self.requests_lost;
+            // Unless the first was lost before its head was whole: it may have been an interim one.
+            let is_whole = self.pending.front().is_some_and(|front| front.exchange.response.is_some());
+            self.habits.pipelines |= !self.requests_lost && is_whole;
             self.resolve(false, out);
         }
         let first = self.pending.iter_mut().find(|pending| !pending.response_done);
