@@ -139,8 +139,8 @@ impl Flow {
         let at = self.streams[own].offset(segment.seq, now_ns);
         let acked = segment.ack.and_then(|ack| {
             let acked = self.streams[opposite].offset(ack, now_ns)?;
-            // Where a repetition stands in its stream says nothing of when it was sent.
-            let by = at.filter(|at| segment.payload_len == 0 || *at >= self.streams[own].acked());
+            // Where a repetition stands in its stream says nothing of when it was sent, nor does a probe, one byte behind.
+            let by = at.filter(|at| *at >= self.streams[own].acked());
             has_received = self.streams[opposite].acknowledge(acked, by, now_ns);
             // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
             if segment.syn {
@@ -306,10 +306,13 @@ impl Flow {
                 return true;
             }
         }
-        let piece = self.streams[toward as usize].pop_regardless();
-        piece.is_some_and(|piece| {
-            self.deliver(toward, &piece, 0, limits);
-            true
+        // Each waits for the other, by what only repetitions acknowledged: a request comes before its response.
+        Toward::BOTH.into_iter().any(|way| {
+            let piece = self.streams[way as usize].pop_regardless();
+            piece.is_some_and(|piece| {
+                self.deliver(way, &piece, 0, limits);
+                true
+            })
         })
     }
 

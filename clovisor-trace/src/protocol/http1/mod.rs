@@ -158,6 +158,10 @@ impl Conversation for Http1 {
             Toward::Client => {
                 self.responses.end();
                 self.responses_end(out);
+                // A client that has sent more would have got more.
+                if self.responses.is_between() {
+                    self.resolve_at_end(End::Fin, out);
+                }
             }
         }
     }

@@ -77,8 +77,10 @@ impl Http1 {
         let after_loss = std::mem::take(&mut self.requests_lost);
         let before = self.habits.latest_acked.filter(|_| !after_loss);
         let unanswered = !self.adrift && self.pending.iter().any(|before| !before.response_done);
-        // Nothing came since the end of the request before. A response that came whole before that is an early one.
-        let is_early = !self.adrift && !unanswered && self.served == chunk.acked;
+        // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
+        // was lost, it may have been, if something came during that request.
+        let during = self.pending.back().is_some_and(|before| before.first_acked < chunk.acked);
+        let is_early = if self.adrift { during } else { !unanswered && self.served == chunk.acked };
         self.habits.pipelines |= unanswered || (before == Some(chunk.acked) && !is_early);
         self.habits.waits |= !self.adrift && !unanswered && before.is_some_and(|acked| acked < chunk.acked);
         let is_quiet = self.has_all_of_both(chunk.acked, offset);
@@ -91,7 +93,9 @@ impl Http1 {
         pending.waited = (follows || is_quiet) && is_trusted;
         let owed = self.pending.iter().filter(|before| !before.response_done).count() as u64;
         pending.drained = is_quiet && is_trusted && self.lost.has_room_for(owed);
-        if self.habits.pipelines || self.served != chunk.acked {
+        // Of a repetition nobody knows but that it had at most so much.
+        let had_all = self.served == chunk.acked || (chunk.is_bound && self.served < chunk.acked);
+        if self.habits.pipelines || !had_all {
             self.resolve(false, out);
         }
         self.begun += 1;
@@ -215,7 +219,10 @@ impl Http1 {
     /// Finds the request by acknowledgements alone; those before it are given up.
     fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
         let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
-        let mut exact = self.candidates(chunk).rev().filter(|(_, p)| p.first_acked == offset && may_pair(p));
+        let exact = |(_, p): &(usize, &Pending)| p.first_acked == offset && may_pair(p);
+        // What only a repetition showed may have been sent with less.
+        let is_sure = self.candidates(chunk).any(|(place, p)| exact(&(place, p)) && !p.is_bound);
+        let mut exact = self.candidates(chunk).rev().filter(|one| exact(one) && !(is_sure && one.1.is_bound));
         let found = exact.next().map(|(place, pending)| (place, pending.waited));
         // Of two that were sent with the same, one did not wait for the other.
         let is_only = exact.next().is_none();

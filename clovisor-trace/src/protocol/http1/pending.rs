@@ -19,6 +19,8 @@ pub(crate) struct Pending {
     first: (Toward, u64),
     /// What the client had of the server's stream when it sent the first byte.
     pub(crate) first_acked: u64,
+    /// Whether it may have had less, as only a repetition showed it.
+    pub(crate) is_bound: bool,
     start_ns: u64,
     end_ns: u64,
     pub(crate) request_end_ns: Option<u64>,
@@ -62,6 +64,7 @@ impl Pending {
             exchange: Exchange::default(),
             first: (chunk.toward, offset),
             first_acked: chunk.acked,
+            is_bound: chunk.is_bound,
             start_ns: chunk.time_ns,
             end_ns: chunk.time_ns,
             request_end_ns: None,
@@ -214,6 +217,7 @@ impl Pending {
             },
             first: (Toward::Client, first),
             first_acked,
+            is_bound: false,
             start_ns,
             end_ns,
             request_end_ns: None,
