@@ -6,6 +6,7 @@ mod bounds;
 mod opening;
 mod piece;
 mod sequence;
+mod stray;
 mod stream;
 mod table;
 mod unseen;
@@ -167,7 +168,7 @@ impl Flow {
         // A repetition acknowledges more than its bytes did when they were first sent.
         let end = offset + u64::from(segment.payload_len);
         let sent_with = self.streams[own].sent_with(end);
-        let is_bound = sent_with.is_some_and(|sent| acked.is_none_or(|acked| sent < acked))
+        let is_bound = sent_with.is_some_and(|sent| acked.is_none_or(|acked| sent <= acked))
             || end <= self.streams[own].acked();
         let mut piece = Piece {
             offset,

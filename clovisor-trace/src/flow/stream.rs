@@ -103,6 +103,11 @@ impl Stream {
         }
     }
 
+    /// The sender had sent all before this offset by the time that it had acknowledged so much, before the flow began.
+    pub(super) fn was_at(&mut self, offset: u64, acked: u64) {
+        self.bounds.note_sent(offset, acked);
+    }
+
     /// What the sender had acknowledged at most when it first sent the bytes that end here, by what was seen behind them.
     pub(crate) fn sent_with(&self, end: u64) -> Option<u64> {
         self.bounds.sent_with(end)

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use hashlink::LinkedHashMap;
 
-use super::{Booked, Flow, Key, Unseen};
+use super::{Booked, Flow, Key, Unseen, stray::Strays};
 use crate::{
     ledger::Ledger,
     limits::Limits,
@@ -46,6 +46,7 @@ pub(crate) enum Admission {
 pub(crate) struct Table {
     flows: LinkedHashMap<Key, Box<Flow>>,
     ended: LinkedHashMap<Key, Ended>,
+    strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
     total: Booked,
 }
@@ -55,6 +56,7 @@ impl Table {
         Self {
             flows: LinkedHashMap::new(),
             ended: LinkedHashMap::new(),
+            strays: Strays::default(),
             deadlines: BTreeSet::new(),
             total: Booked::default(),
         }
@@ -92,8 +94,12 @@ impl Table {
         }
         if !self.flows.contains_key(&key) {
             match self.admit(&key, packet.toward, segment) {
-                Admission::Flow => self.insert(key, packet, cx),
-                refused => return refused,
+                Admission::Flow => self.insert(key, packet, segment, cx),
+                Admission::Stray => {
+                    self.strays.note(&key, packet.toward, segment, cx.now_ns);
+                    return Admission::Stray;
+                }
+                Admission::AfterEnd => return Admission::AfterEnd,
             }
         }
         if let Some(flow) = self.flows.get_mut(&key) {
@@ -116,12 +122,16 @@ impl Table {
         if segment.payload_len == 0 && !segment.syn { Admission::Stray } else { Admission::Flow }
     }
 
-    fn insert(&mut self, key: Key, packet: &Packet<'_>, cx: &mut Context<'_>) {
+    fn insert(&mut self, key: Key, packet: &Packet<'_>, segment: &Segment<'_>, cx: &mut Context<'_>) {
         while self.flows.len() >= cx.limits.flows.max(1) {
             self.evict(cx);
         }
         cx.ledger.flows_begun += 1;
-        self.flows.insert(key, Box::new(Flow::new(key, packet.protocol)));
+        let mut flow = Box::new(Flow::new(key, packet.protocol));
+        if !segment.syn {
+            self.strays.tell(&key, &mut flow, cx.now_ns);
+        }
+        self.flows.insert(key, flow);
     }
 
     fn evict(&mut self, cx: &mut Context<'_>) {
@@ -244,6 +254,7 @@ impl Table {
             self.finish(&key, End::Capture, cx);
         }
         self.ended.retain(|key, _| !of_it(key));
+        self.strays.forget(interface);
         cx.unseen.forget(interface);
     }
 

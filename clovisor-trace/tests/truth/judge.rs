@@ -130,6 +130,24 @@ fn could_be(run: &Run, talk: &Conversation, asked: usize, answered: usize) -> bo
     })
 }
 
+/// Whether in another truth an exchange behind a loss, although seen whole, is part of something else.
+fn may_be_other(talk: &Conversation, run: &Run, at: usize) -> bool {
+    let known = |at: usize| is_whole(run, talk, at, &run.seen);
+    let start = run.places[at].0.start;
+    let behind_loss = at > 0 && !known(at - 1);
+    // A request that begins within a packet, behind bytes of which nobody knows what they are, cannot be told from these.
+    let hidden = behind_loss && !run.edges[0].contains(&start);
+    // Of one that the tap saw only repeated, behind a loss, nobody knows what the client had when it sent it first. In
+    // another truth it was sent right behind the request before, whose response is then the one that was seen.
+    let repeated = behind_loss && run.shown[0].get(start) > run.acks[0].get(start);
+    // A response to a HEAD that was not seen says how long its body would be. In another truth the request was GET, and
+    // what follows is that body.
+    let is_head = |at: &usize| talk.exchanges[*at].method == "HEAD";
+    let swallowed = (0..at).rev().take_while(|at| !known(*at)).any(|at| is_head(&at))
+        || (0..at).filter(|at| is_head(at) && !known(*at)).any(|head| claims(talk, run, head, at));
+    hidden || repeated || swallowed
+}
+
 /// Whether the response to a HEAD says of itself a length that would reach over the beginning of another response.
 fn claims(talk: &Conversation, run: &Run, head: usize, other: usize) -> bool {
     let text = String::from_utf8_lossy(&talk.exchanges[head].response);
@@ -191,30 +209,19 @@ pub fn judge(talk: &Conversation, run: &Run, sessions: &[Session]) -> Result<(),
         }
     }
     let first_lost = (0..run.places.len()).find(|at| !is_whole(run, talk, *at, &run.seen));
+    let known = |at: usize| is_whole(run, talk, at, &run.seen);
+    // What before it shows that a client had waited: at least that must be certain itself.
+    let mut is_sure = !run.no_handshake;
     for at in 0..run.places.len() {
-        if !is_whole(run, talk, at, &run.seen) {
-            continue;
-        }
-        // A client that waits loses no more than was hit; one that drains, no more than what it had under way.
-        let known = |at: usize| is_whole(run, talk, at, &run.seen);
         let in_step = !run.no_handshake && first_lost.is_none_or(|lost| at < lost);
-        // A request that begins within a packet, behind bytes of which nobody knows what they are, cannot be told from these.
-        let hidden = at > 0 && !known(at - 1) && !run.edges[0].contains(&run.places[at].0.start);
-        // Of one that the tap saw only repeated, behind a loss, nobody knows what the client had when it sent it first. In
-        // another truth it was sent right behind the request before, whose response is then the one that was seen.
-        let start = run.places[at].0.start;
-        let repeated = at > 0 && !known(at - 1) && run.shown[0][start] > run.acks[0][start];
-        // A response to a HEAD that was not seen says how long its body would be. In another truth the request was GET, and
-        // what follows is that body.
-        let is_head = |at: &usize| talk.exchanges[*at].method == "HEAD";
-        let swallowed = (0..at).rev().take_while(|at| !known(*at)).any(|at| is_head(&at))
-            || (0..at).filter(|at| is_head(at) && !known(*at)).any(|head| claims(talk, run, head, at));
-        let waits = talk.habit == Habit::Waits && !hidden && !repeated && !swallowed;
-        let provable = waits || in_step || is_drained(talk, run, at, first_lost);
+        let may_be_other = !in_step && may_be_other(talk, run, at);
+        let was_sure = std::mem::replace(&mut is_sure, known(at) && !may_be_other);
+        // A client that waits loses no more than was hit; one that drains, no more than what it had under way.
+        let has_all = || talk.habit == Habit::Waits || is_drained(talk, run, at, first_lost);
         // Where nothing is known of what came before, what comes behind must show that the client had waited.
-        let first = if at == 0 { run.no_handshake } else { !known(at - 1) };
-        let shown = !first || if at + 1 < run.places.len() { known(at + 1) } else { run.fins == [true; 2] };
-        if provable && shown && !is_complete(sessions, at + 1) {
+        let shown = was_sure || if at + 1 < run.places.len() { known(at + 1) } else { run.fins == [true; 2] };
+        let must = known(at) && shown && (in_step || (has_all() && !may_be_other));
+        if must && !is_complete(sessions, at + 1) {
             return Err(format!("{} was seen whole and is not complete", at + 1));
         }
     }

@@ -76,7 +76,9 @@ impl Http1 {
         let mut pending = Pending::new(chunk, offset);
         let after_loss = std::mem::take(&mut self.requests_lost);
         let before = self.habits.latest_acked.filter(|_| !after_loss);
-        let unanswered = !self.adrift && self.pending.iter().any(|before| !before.response_done);
+        // A repetition may stand before a response that the client had.
+        let unanswered =
+            !self.adrift && !chunk.is_bound && self.pending.iter().any(|before| !before.response_done);
         // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
         // was lost, it may have been, if something came during that request.
         let during = self.pending.back().is_some_and(|before| before.first_acked < chunk.acked);

@@ -34,7 +34,7 @@ pub struct Run {
     pub acks: [Vec<usize>; 2],
     /// For each byte of each stream, the least of that which its sender says it had in packets that the tap saw.
     pub shown: [Vec<usize>; 2],
-    /// Where packets that the tap saw begin and end.
+    /// Where packets that brought the tap new bytes begin and end.
     pub edges: [BTreeSet<usize>; 2],
     /// From where on each stream is followed.
     starts: [Start; 2],
@@ -120,7 +120,10 @@ impl Network<'_> {
         self.run.followed |= !packet.range.is_empty() || matches!(packet.flags, Flags::Syn | Flags::SynAck);
         if self.run.followed {
             self.run.starts.iter_mut().for_each(|start| _ = start.met_ns.get_or_insert(now_ns));
-            self.run.edges[from].extend([packet.range.start, packet.range.end]);
+            let is_new = |at: usize| self.run.seen[from].get(at) != Some(&true);
+            if packet.range.clone().any(is_new) {
+                self.run.edges[from].extend([packet.range.start, packet.range.end]);
+            }
             self.run.fins[from] |= packet.flags == Flags::Fin;
         }
         self.run.reset |= packet.flags == Flags::Reset;
