@@ -7,6 +7,8 @@
 //!
 //! Positions are offsets ([`Sequence`]).
 
+mod arrival;
+
 use std::collections::BTreeMap;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     piece::{Mark, Piece, Taken},
     sequence::Sequence,
 };
-use crate::{anatomy::Trouble, limits::Limits};
+use crate::limits::Limits;
 
 /// Pieces that are looked at for what the first one acknowledged.
 const LOOK_AHEAD: usize = 8;
@@ -139,32 +141,6 @@ impl Stream {
     /// Next offset to deliver, once the start is known.
     pub(crate) fn next(&self) -> Option<u64> {
         self.next
-    }
-
-    /// What is wrong with how the first byte of a piece comes, before it is taken in.
-    pub(crate) fn judge<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>, round_trip_ns: u64) -> Option<Trouble> {
-        // Gaps of the capture count as seen.
-        let seen = self.seen.max(self.next.unwrap_or(0));
-        self.seen = seen.max(piece.end());
-        if piece.offset >= seen {
-            if self.queue.is_empty() && self.next.is_none_or(|next| next >= seen) {
-                self.hole_ns = None;
-            }
-            if piece.offset > seen && seen > 0 {
-                self.hole_ns.get_or_insert(piece.time_ns);
-            }
-            return None;
-        }
-        let waits = self.queue.range(..=piece.offset).next_back();
-        let is_known = self.next.is_some_and(|next| piece.offset < next)
-            || waits.is_some_and(|(_, held)| piece.offset < held.end());
-        let is_late = self.hole_ns.is_some_and(|since| piece.time_ns >= since.saturating_add(round_trip_ns));
-        Some(match (is_known, piece.end() <= self.acked) {
-            (true, true) => Trouble::Duplicate,
-            (true, false) => Trouble::Retransmission,
-            (false, _) if is_late => Trouble::Retransmission,
-            (false, _) => Trouble::OutOfOrder,
-        })
     }
 
     /// Takes a piece in. `opposite` is how far the opposite stream was delivered.
@@ -382,6 +358,10 @@ impl Stream {
         }
         self.queue = later;
         self.queued = self.queue.values().map(|piece| piece.bytes.len() + PIECE_OVERHEAD).sum();
+        // The first may be a repetition of which nothing tells.
+        if let Some(mut first) = self.queue.first_entry() {
+            first.get_mut().is_bound = true;
+        }
         start
     }
 

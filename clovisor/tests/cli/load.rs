@@ -68,6 +68,12 @@ fn ten_thousand_requests_over_fifty_connections() {
     }
 }
 
+/// The number in front of a text; 0 without it.
+fn number_before(text: &str, what: &str) -> usize {
+    let before = text.split_once(what).map_or("", |(before, _)| before);
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn wrk_at_full_speed_is_accounted_for() {
     netns::test("wrk_at_full_speed_is_accounted_for", &["nginx", "wrk"], |net| async move {
@@ -86,9 +92,11 @@ fn wrk_at_full_speed_is_accounted_for() {
         assert!(!ended.stderr.contains("IS NOT"), "{}", ended.stderr);
         let complete =
             ended.sessions.iter().filter(|s| s.attribute("clovisor.outcome") == "complete").count();
+        // A test's own reader may be too slow for its spans: those have a name in the account, too.
+        let no_room = number_before(&ended.stderr, " lost, queue full");
         let lost = ended.stderr.contains("LOST");
         assert!(
-            complete >= asked || lost,
+            complete + no_room >= asked || lost,
             "{complete} of {asked} sessions, and nothing says why: {}",
             ended.stderr
         );
