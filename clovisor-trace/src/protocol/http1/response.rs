@@ -62,10 +62,11 @@ impl Http1 {
                 Event::Head(taken, bytes) => {
                     self.response_part(chunk, offset, taken);
                     at += taken;
-                    // A request that is still in its head will tell its method.
-                    let unknown = self
-                        .answered()
-                        .is_some_and(|answered| answered.request_over && answered.exchange.request.is_none());
+                    // Where nothing was lost, no request was that nobody saw; one still in its head will tell its method.
+                    let unknown = !self.proved
+                        && self.answered().is_some_and(|answered| {
+                            answered.request_over && answered.exchange.request.is_none()
+                        });
                     self.unsure_body = unknown.then_some(chunk.offset + at as u64);
                     self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
                 }
