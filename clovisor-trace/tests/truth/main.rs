@@ -136,7 +136,7 @@ proptest! {
     }
 
     // Other seeds than the everyday one still show about one case in 50,000 in which a client that waits loses a session more than
-    // was hit: behind a loss, several of its messages were repeated as one packet.
+    // was hit: behind a loss, or met in its middle, several of its messages were repeated in one packet.
     #[test]
     fn with_both(talk in conversation(1..=12, false), trouble in trouble(true, true)) {
         hold(&talk, &trouble)?;
