@@ -28,7 +28,8 @@ impl Bounds {
 
     /// The sender had sent all before `end` by the time that it had acknowledged so much.
     pub(super) fn note_sent(&mut self, end: u64, acked: u64) {
-        if self.sent.len() < MOST {
+        let is_known = self.sent_with(end).is_some_and(|known| known <= acked);
+        if !is_known && self.sent.len() < MOST {
             self.sent.push_back((end, acked));
         }
     }
@@ -36,6 +37,11 @@ impl Bounds {
     /// What the sender had acknowledged at most when it first sent the bytes that end here.
     pub(super) fn sent_with(&self, end: u64) -> Option<u64> {
         self.sent.iter().filter(|(until, _)| *until >= end).map(|(_, acked)| *acked).min()
+    }
+
+    /// Ends of bytes of which that is known.
+    pub(super) fn sent_ends(&self) -> impl Iterator<Item = u64> {
+        self.sent.iter().map(|(until, _)| *until)
     }
 
     /// The end of bytes from `next` on which the receiver had by `done` of its own stream, and that bound.

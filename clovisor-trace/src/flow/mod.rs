@@ -168,8 +168,7 @@ impl Flow {
         // A repetition acknowledges more than its bytes did when they were first sent.
         let end = offset + u64::from(segment.payload_len);
         let sent_with = self.streams[own].sent_with(end);
-        let is_bound = sent_with.is_some_and(|sent| acked.is_none_or(|acked| sent <= acked))
-            || end <= self.streams[own].acked();
+        let is_bound = self.streams[own].is_repeated(end, acked.unwrap_or(u64::MAX));
         let mut piece = Piece {
             offset,
             time_ns: now_ns,
@@ -243,12 +242,25 @@ impl Flow {
         self.settle(now_ns.saturating_sub(limits.settle_ns), limits);
         loop {
             while self.deliver_ready(limits) {}
-            let stuck =
-                Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].is_stuck(now_ns, limits));
+            let stuck = Toward::BOTH.into_iter().find(|way| self.is_stuck(*way, now_ns, limits));
             if !stuck.is_some_and(|toward| self.force(toward, limits)) {
                 return;
             }
         }
+    }
+
+    /// Whether a stream has been held up for long enough. One that only waits for what is missing in the opposite stream has as
+    /// much time as that has.
+    fn is_stuck(&mut self, toward: Toward, now_ns: u64, limits: &Limits) -> bool {
+        let is_held_up = self.streams.each_mut().map(|stream| stream.is_stuck(now_ns, limits));
+        let own = &self.streams[toward as usize];
+        is_held_up[self.waits_for(toward) as usize] || own.is_full(limits)
+    }
+
+    /// The stream whose missing bytes hold this one up, or itself.
+    fn waits_for(&self, toward: Toward) -> Toward {
+        let [own, opposite] = [toward, toward.opposite()].map(|way| self.streams[way as usize].hole());
+        if own.is_none() && opposite.is_some() { toward.opposite() } else { toward }
     }
 
     /// The flow is over, for this reason: what waits is handed on, missed bytes as gaps, and all sessions reported.
@@ -307,8 +319,11 @@ impl Flow {
                 return true;
             }
         }
-        // Each waits for the other, by what only repetitions acknowledged: a request comes before its response.
-        Toward::BOTH.into_iter().any(|way| {
+        // Each waits for the other, by what only repetitions acknowledged: a request comes before its response, unless it is
+        // the response that is known to be one.
+        let mut ways = Toward::BOTH;
+        ways.sort_by_key(|way| !self.streams[*way as usize].is_next_bound());
+        ways.into_iter().any(|way| {
             let piece = self.streams[way as usize].pop_regardless();
             piece.is_some_and(|piece| {
                 self.deliver(way, &piece, 0, limits);
@@ -356,7 +371,8 @@ impl Flow {
 
     /// When [`run`](Self::run) has something to do, were no packet to come.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
-        self.streams.iter().filter_map(|stream| stream.deadline(limits)).min()
+        let ways = Toward::BOTH.into_iter();
+        ways.filter_map(|way| self.streams[self.waits_for(way) as usize].deadline(limits)).min()
     }
 
     /// What it holds now.

@@ -9,7 +9,7 @@
 
 mod arrival;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     bounds::Bounds,
@@ -98,8 +98,7 @@ impl Stream {
         if self.next.is_none() && self.queue.is_empty() {
             self.stood = self.stood.max(offset);
         }
-        let met = self.queue.last_key_value().map(|(_, last)| last.end());
-        let is_missing = self.next.max(met).is_some_and(|met| met < offset);
+        let is_missing = !self.queue.is_empty() || self.next.is_none_or(|next| next < offset);
         if let Some(acked) = acked.filter(|_| is_missing) {
             self.bounds.note_sent(offset, acked);
         }
@@ -152,6 +151,7 @@ impl Stream {
             if piece.offset <= next
                 && self.queue.is_empty()
                 && opposite.is_some_and(|done| piece.acked <= done)
+                && self.first_known(next..piece.end()).is_none()
             {
                 let skip = usize::try_from(next - piece.offset).unwrap_or(usize::MAX);
                 return Taken::Now(skip.min(piece.bytes.as_ref().len()));
@@ -168,16 +168,23 @@ impl Stream {
         let mut at = piece.offset.max(self.next.unwrap_or(0)).min(bytes_end);
         let mut new = Vec::new();
         let before = self.queue.range(..=at).next_back().map(|(offset, _)| *offset);
+        let mut is_copy = false;
         for held in self.queue.range(before.unwrap_or(at)..bytes_end.max(at)).map(|(_, held)| held) {
             if held.offset > at {
                 new.push(at..held.offset);
             }
+            is_copy |= held.acked > piece.acked;
             at = at.max(held.offset + held.bytes.len() as u64).min(bytes_end);
         }
         let has_tail = piece.mark != Mark::None || piece.cut > 0;
         if at < bytes_end || has_tail {
             new.push(at..bytes_end);
         }
+        // Of what waits, it may say that it was sent earlier.
+        if is_copy && piece.acked > 0 {
+            self.bounds.note_sent(piece.end(), piece.acked);
+        }
+        let new = new.into_iter().flat_map(|range| self.cut_where_known(range)).collect::<Vec<_>>();
         let mut any = false;
         for range in new {
             let is_last = range.end == bytes_end;
@@ -187,7 +194,7 @@ impl Stream {
                 offset: range.start,
                 time_ns: piece.time_ns,
                 acked: piece.acked,
-                is_bound: piece.is_bound,
+                is_bound: piece.is_bound || self.is_repeated(end, piece.acked),
                 bytes: bytes[within(range.start)..within(range.end)].to_vec(),
                 cut: if is_last { piece.cut } else { 0 },
                 mark: if is_last { piece.mark } else { Mark::None },
@@ -197,6 +204,28 @@ impl Stream {
             });
         }
         if any { Taken::Queued } else { Taken::Repeated }
+    }
+
+    /// Whether bytes that end here, and come with this acknowledgement, are known to have been sent before.
+    pub(crate) fn is_repeated(&self, end: u64, acked: u64) -> bool {
+        end <= self.acked || self.sent_with(end).is_some_and(|sent| sent <= acked)
+    }
+
+    /// The first place within a range, if any, behind which less is known of when its bytes were sent than before it.
+    fn first_known(&self, range: Range<u64>) -> Option<u64> {
+        let known = self.bounds.sent_ends().chain([self.acked]);
+        known.filter(|at| range.start < *at && *at < range.end).min()
+    }
+
+    /// A range in parts of each of which the same is known of when it was sent.
+    fn cut_where_known(&self, mut range: Range<u64>) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        while let Some(at) = self.first_known(range.clone()) {
+            parts.push(range.start..at);
+            range.start = at;
+        }
+        parts.push(range);
+        parts
     }
 
     /// Queues a piece that overlaps no other's bytes. Whether it says anything new.
@@ -301,6 +330,12 @@ impl Stream {
         self.queue.values().any(|piece| piece.mark == Mark::Reset)
     }
 
+    /// Whether the next piece is known to have been sent before, so that it need not wait for what it acknowledges.
+    pub(crate) fn is_next_bound(&self) -> bool {
+        let first = self.queue.first_key_value().map(|(_, piece)| piece);
+        first.is_some_and(|piece| piece.is_bound && self.next.is_some_and(|next| piece.offset <= next))
+    }
+
     /// The next piece, although the opposite stream has not reached what it acknowledges.
     pub(crate) fn pop_regardless(&mut self) -> Option<Piece<Vec<u8>>> {
         let next = self.next?;
@@ -320,7 +355,12 @@ impl Stream {
             return false;
         }
         let since = *self.stalled_ns.get_or_insert(now_ns);
-        self.queued > limits.stream || since.saturating_add(limits.reorder_ns) <= now_ns
+        self.is_full(limits) || since.saturating_add(limits.reorder_ns) <= now_ns
+    }
+
+    /// Whether more waits than may.
+    pub(crate) fn is_full(&self, limits: &Limits) -> bool {
+        self.queued > limits.stream
     }
 
     /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.

@@ -123,7 +123,8 @@ fn could_be(run: &Run, talk: &Conversation, asked: usize, answered: usize) -> bo
         let begins = place.start..=place.start + talk.exchanges[response].interim_len;
         let received = (0..=back).all(|at| {
             let begin = run.places[response + at].1.as_ref().map_or(0, |place| place.start);
-            let had = run.shown[1].get(begin.max(acked));
+            // Later packets may have shown more.
+            let had = run.told[1].get(begin.max(acked));
             had.is_some_and(|had| *had > run.places[request + at].0.start)
         });
         is_lost(request) && begins.contains(&acked) && received
@@ -169,14 +170,30 @@ fn is_whole(run: &Run, talk: &Conversation, at: usize, bytes: &[Vec<bool>; 2]) -
         && (!exchange.until_close || run.fins[1])
 }
 
+/// Whether, as far as the tap can tell, the client has sent a request up to here without waiting: of that one and of the end
+/// of the one before it saw only what was sent again, both with the same acknowledgement. In another truth they were sent
+/// together at first, too.
+fn seems_to_pipeline(run: &Run, at: usize) -> bool {
+    (1..=at).map(|at| run.places[at].0.start).any(|start| {
+        let shown = |byte: usize| run.shown[0].get(byte).copied().filter(|_| run.seen[0][byte]);
+        shown(start).is_some() && shown(start) == shown(start - 1)
+    })
+}
+
 /// Whether the client is known for sending when it has all responses, and had them at this request or at one before it
 /// behind which nothing was lost.
 fn is_drained(talk: &Conversation, run: &Run, at: usize, first_lost: Option<usize>) -> bool {
-    let Habit::Batches(size) = talk.habit else { return false };
+    let size = match talk.habit {
+        Habit::Waits => 1,
+        Habit::Batches(size) => size,
+        Habit::Window(_) => return false,
+    };
     let batch = at - at % size;
     let start = run.places[batch].0.start;
     let latest = run.acks[0][start].checked_sub(1);
-    let is_seen = latest.is_some_and(|byte| run.seen[1][byte] && run.acks[1][byte] == start);
+    // Of a repetition nobody knows whether the server had as much when it sent it first.
+    let is_first = |byte: usize| run.seen[1][byte] && !run.was_sent[1][byte];
+    let is_seen = latest.is_some_and(|byte| is_first(byte) && run.acks[1][byte] == start);
     let whole = (batch..=at).all(|at| is_whole(run, talk, at, &run.seen));
     // In its middle a batch may find both ends quiet, too, if the network is faster than the client.
     let trusted = (0..=batch).all(|at| at % size == 0 || !is_quiet(run, at));
@@ -216,8 +233,9 @@ pub fn judge(talk: &Conversation, run: &Run, sessions: &[Session]) -> Result<(),
         let in_step = !run.no_handshake && first_lost.is_none_or(|lost| at < lost);
         let may_be_other = !in_step && may_be_other(talk, run, at);
         let was_sure = std::mem::replace(&mut is_sure, known(at) && !may_be_other);
+        let waits = |at: usize| talk.habit == Habit::Waits && !seems_to_pipeline(run, at);
         // A client that waits loses no more than was hit; one that drains, no more than what it had under way.
-        let has_all = || talk.habit == Habit::Waits || is_drained(talk, run, at, first_lost);
+        let has_all = || waits(at) || is_drained(talk, run, at, first_lost);
         // Where nothing is known of what came before, what comes behind must show that the client had waited.
         let shown = was_sure || if at + 1 < run.places.len() { known(at + 1) } else { run.fins == [true; 2] };
         let must = known(at) && shown && (in_step || (has_all() && !may_be_other));

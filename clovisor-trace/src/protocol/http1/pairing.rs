@@ -45,6 +45,8 @@ pub(super) struct Lost {
     pub(super) responses: u64,
     /// Bytes of the server that did not come.
     pub(super) bytes: u64,
+    /// Whether some of them came when all requests that had been seen were answered.
+    pub(super) unasked: bool,
 }
 
 impl Lost {
@@ -103,6 +105,12 @@ impl Http1 {
         self.begun += 1;
         self.pending_memory += pending.memory();
         self.pending.push_back(pending);
+    }
+
+    /// Whether the request that comes now was sent before the latest bytes of the server, and has come here only when it was
+    /// sent again: what was lost of these is its response, for all others had theirs.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.lost.unasked && self.habits.is_known
     }
 
     /// More bytes of a request came.

@@ -74,6 +74,7 @@ impl Http1 {
 
     /// Counts bytes of a request, which they begin if none is under way.
     fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Vec<Report>) {
+        let chunk = &Chunk { is_bound: chunk.is_bound || self.is_repeated(), ..*chunk };
         if !self.in_request() {
             self.begin_request(chunk, offset, out);
         }
@@ -109,6 +110,7 @@ impl Http1 {
 
     /// The newest request has ended, behind this offset.
     fn request_end(&mut self, offset: u64) {
+        self.lost.unasked = false;
         let Some(newest) = self.pending.back_mut() else { return };
         newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);

@@ -213,6 +213,8 @@ impl Http1 {
     /// Bytes of the server were not captured.
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
         self.served += len;
+        let owes_nothing = self.orphan.is_none() && self.pending.iter().all(|before| before.response_done);
+        self.lost.unasked |= len > 0 && self.responses.is_between() && owes_nothing && !self.adrift;
         // Other responses may have been among them.
         let is_tunnel = matches!(self.responses.state, State::Tunnel);
         if !is_tunnel && self.pending.front().is_some_and(|front| front.response_done) {

@@ -32,8 +32,14 @@ pub struct Run {
     pub seen: [Vec<bool>; 2],
     /// For each byte of each stream, what its sender had of the other one when it first sent it.
     pub acks: [Vec<usize>; 2],
-    /// For each byte of each stream, the least of that which its sender says it had in packets that the tap saw.
+    /// For each byte of each stream, the most that its sender had when it sent it first, by all packets that the tap saw.
     pub shown: [Vec<usize>; 2],
+    /// The same by those that the tap had seen when the byte came.
+    pub told: [Vec<usize>; 2],
+    /// Whether each byte of each stream, when the tap first saw it, was known to have been sent before.
+    pub was_sent: [Vec<bool>; 2],
+    /// What the sender of each of these streams had sent, as far as packets showed.
+    stands: [usize; 2],
     /// Where packets that brought the tap new bytes begin and end.
     pub edges: [BTreeSet<usize>; 2],
     /// From where on each stream is followed.
@@ -104,15 +110,36 @@ impl Network<'_> {
         }
         let start = if start.is_open(now_ns) { 0 } else { start.at };
         let is_old = |at: usize| at < start || self.run.old[from].get(at) == Some(&true) || is_late(at);
+        let is_late_fin = is_late(packet.range.end);
         let news = packet.range.clone().find(|at| !is_old(*at)).unwrap_or(packet.range.end);
         mark(&mut self.run.seen[from], &(news..packet.range.end));
-        let acked = &mut self.run.acked[1 - from];
-        if acked.last().is_none_or(|(until, _)| *until < packet.ack) {
-            acked.push((packet.ack, now_ns));
+        let stands = self.run.stands[from].max(self.run.acked[from].last().map_or(0, |(until, _)| *until));
+        let was_sent = &mut self.run.was_sent[from];
+        for at in was_sent.len()..packet.range.end {
+            was_sent.push(at < stands);
         }
-        let shown = &mut self.run.shown[from];
+        for at in packet
+            .range
+            .clone()
+            .filter(|at| self.run.told[from].get(*at).is_none_or(|told| *told == usize::MAX))
+        {
+            was_sent[at] = at < stands;
+        }
+        self.run.stands[from] = self.run.stands[from].max(packet.range.end);
+        let acked = &mut self.run.acked[1 - from];
+        // FIN takes a place of its own.
+        let until = packet.ack + usize::from(packet.ack_fin);
+        if acked.last().is_none_or(|(before, _)| *before < until) {
+            acked.push((until, now_ns));
+        }
+        let (shown, told) = (&mut self.run.shown[from], &mut self.run.told[from]);
         shown.resize(shown.len().max(packet.range.end), usize::MAX);
-        shown[packet.range.clone()].iter_mut().for_each(|least| *least = packet.ack.min(*least));
+        // What is behind bytes was sent after them.
+        let later = shown[..packet.range.end].iter_mut().rev();
+        later.take_while(|least| **least > packet.ack).for_each(|least| *least = packet.ack);
+        told.resize(shown.len(), usize::MAX);
+        let first = packet.range.clone().filter(|at| told[*at] == usize::MAX).collect::<Vec<_>>();
+        first.into_iter().for_each(|at| told[at] = shown[at]);
         // A connection is followed from its handshake or its first bytes on.
         if packet.flags == Flags::SynAck {
             self.run.starts[0].at = 0;
@@ -124,7 +151,8 @@ impl Network<'_> {
             if packet.range.clone().any(is_new) {
                 self.run.edges[from].extend([packet.range.start, packet.range.end]);
             }
-            self.run.fins[from] |= packet.flags == Flags::Fin;
+            // A FIN that the receiver had for longer comes too late, as bytes do.
+            self.run.fins[from] |= packet.flags == Flags::Fin && !is_late_fin;
         }
         self.run.reset |= packet.flags == Flags::Reset;
         let frame = self.frame(packet);
