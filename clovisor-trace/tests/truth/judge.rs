@@ -175,7 +175,8 @@ fn is_whole(run: &Run, talk: &Conversation, at: usize, bytes: &[Vec<bool>; 2]) -
 /// together at first, too.
 fn seems_to_pipeline(run: &Run, at: usize) -> bool {
     (1..=at).map(|at| run.places[at].0.start).any(|start| {
-        let shown = |byte: usize| run.shown[0].get(byte).copied().filter(|_| run.seen[0][byte]);
+        let came = |byte: &usize| run.told[0].get(*byte).is_some_and(|told| *told != usize::MAX);
+        let shown = |byte| Some(byte).filter(came).map(|byte: usize| run.shown[0][byte]);
         shown(start).is_some() && shown(start) == shown(start - 1)
     })
 }

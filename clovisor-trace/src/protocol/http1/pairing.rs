@@ -141,16 +141,18 @@ impl Http1 {
 
     /// Bytes of the server came, up to the end of this chunk.
     pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Vec<Report>) {
+        let end = chunk.offset + chunk.bytes.len() as u64;
         if let Some(newest) = self.pending.back().filter(|newest| !newest.response_done && chunk.acked > 0) {
             // If the server sends more than the client had at its latest request, and has not got that, the client had
             // not waited.
             let waited = chunk.acked > newest.offset();
-            self.habits.pipelines |= !waited;
-            if self.pending.len() > 1 {
+            let is_more = newest.first_acked < end;
+            self.habits.pipelines |= is_more && !waited;
+            if self.pending.len() > 1 && (is_more || waited) {
                 self.resolve(!self.habits.pipelines, out);
             }
         }
-        self.served = chunk.offset + chunk.bytes.len() as u64;
+        self.served = end;
         self.habits.server_said = Some((self.served, chunk.acked)).filter(|_| !chunk.is_bound);
     }
 
@@ -230,6 +232,8 @@ impl Http1 {
     fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
         let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
         let exact = |(_, p): &(usize, &Pending)| p.first_acked == offset && may_pair(p);
+        // Of a repetition nobody knows whether its sender had the request, if its client may have had it before.
+        let may_be_later = |pending: &Pending| chunk.is_bound && pending.first_acked > offset;
         // What only a repetition showed may have been sent with less.
         let is_sure = self.candidates(chunk).any(|(place, p)| exact(&(place, p)) && !p.is_bound);
         let mut exact = self.candidates(chunk).rev().filter(|one| exact(one) && !(is_sure && one.1.is_bound));
@@ -250,7 +254,8 @@ impl Http1 {
                 true
             }
             None => {
-                let hit = self.candidates(chunk).count();
+                let hit = self.candidates(chunk).filter(|(_, p)| !may_be_later(p)).last();
+                let hit = hit.map_or(0, |(place, _)| place + 1);
                 self.lost.requests += hit as u64;
                 self.give_up(hit, Outcome::CaptureGap, out);
                 false
