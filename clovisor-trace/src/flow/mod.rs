@@ -141,7 +141,7 @@ impl Flow {
         let acked = segment.ack.and_then(|ack| {
             let acked = self.streams[opposite].offset(ack, now_ns)?;
             // Where a repetition stands in its stream says nothing of when it was sent, nor does a probe, one byte behind.
-            let by = at.filter(|at| *at >= self.streams[own].acked());
+            let by = at.filter(|at| *at >= self.streams[own].frontier());
             has_received = self.streams[opposite].acknowledge(acked, by, now_ns);
             // The SYN-ACK tells where the client's bytes start, were its own SYN not seen.
             if segment.syn {

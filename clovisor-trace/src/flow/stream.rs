@@ -315,9 +315,9 @@ impl Stream {
         end.checked_sub(next).filter(|len| *len > 0)
     }
 
-    /// Highest offset that the receiver has acknowledged; 0 if none.
-    pub(crate) fn acked(&self) -> u64 {
-        self.acked
+    /// Where the sender goes on, as far as is known: what is before that was sent before.
+    pub(crate) fn frontier(&self) -> u64 {
+        self.seen.max(self.acked)
     }
 
     /// Whether the receiver has more than was delivered here.

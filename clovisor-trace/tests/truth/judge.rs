@@ -192,10 +192,11 @@ fn is_drained(talk: &Conversation, run: &Run, at: usize, first_lost: Option<usiz
     let batch = at - at % size;
     let start = run.places[batch].0.start;
     let latest = run.acks[0][start].checked_sub(1);
-    // Of a repetition nobody knows whether the server had as much when it sent it first.
+    // Of a repetition nobody knows what its sender had when it sent it first.
     let is_first = |byte: usize| run.seen[1][byte] && !run.was_sent[1][byte];
     let is_seen = latest.is_some_and(|byte| is_first(byte) && run.acks[1][byte] == start);
-    let whole = (batch..=at).all(|at| is_whole(run, talk, at, &run.seen));
+    let whole =
+        (batch..=at).all(|at| is_whole(run, talk, at, &run.seen) && !run.was_sent[0][run.places[at].0.start]);
     // In its middle a batch may find both ends quiet, too, if the network is faster than the client.
     let trusted = (0..=batch).all(|at| at % size == 0 || !is_quiet(run, at));
     let all_asked = !run.no_handshake && run.seen[0][..start].iter().all(|seen| *seen);

@@ -39,14 +39,14 @@ pub(super) struct Habits {
 /// What of a connection has no partner since order was lost.
 #[derive(Default)]
 pub(super) struct Lost {
-    /// Requests that were given up.
-    requests: u64,
+    /// Requests that were given up, and those of which at least one was lost.
+    pub(super) requests: u64,
     /// Responses that came without one.
     pub(super) responses: u64,
     /// Bytes of the server that did not come.
     pub(super) bytes: u64,
-    /// Whether some of them came when all requests that had been seen were answered.
-    pub(super) unasked: bool,
+    /// Where those of them begin that came when all requests that had been seen were answered.
+    pub(super) unasked: Option<u64>,
 }
 
 impl Lost {
@@ -107,10 +107,12 @@ impl Http1 {
         self.pending.push_back(pending);
     }
 
-    /// Whether the request that comes now was sent before the latest bytes of the server, and has come here only when it was
-    /// sent again: what was lost of these is its response, for all others had theirs.
-    pub(super) fn is_repeated(&self) -> bool {
-        self.lost.unasked && self.habits.is_known
+    /// Bytes of the request that comes now as they were sent first. Where the server's latest bytes were lost, and all other
+    /// requests had their responses, they are the response to this one: it came here only when it was sent again.
+    pub(super) fn as_sent<'a>(&self, chunk: &Chunk<'a>) -> Chunk<'a> {
+        let is_known = self.habits.is_known && !self.requests_lost;
+        let until = self.lost.unasked.filter(|until| is_known && *until < chunk.acked);
+        until.map_or(*chunk, |acked| Chunk { acked, is_bound: true, ..*chunk })
     }
 
     /// More bytes of a request came.
@@ -241,7 +243,8 @@ impl Http1 {
         // Of two that were sent with the same, one did not wait for the other.
         let is_only = exact.next().is_none();
         drop(exact);
-        let found = found.filter(|_| is_only);
+        // The responses to all before it must have come, or be lost.
+        let found = found.filter(|(place, _)| is_only && self.lost.has_room_for(*place as u64));
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);

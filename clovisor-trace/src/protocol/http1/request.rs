@@ -74,7 +74,7 @@ impl Http1 {
 
     /// Counts bytes of a request, which they begin if none is under way.
     fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Vec<Report>) {
-        let chunk = &Chunk { is_bound: chunk.is_bound || self.is_repeated(), ..*chunk };
+        let chunk = &self.as_sent(chunk);
         if !self.in_request() {
             self.begin_request(chunk, offset, out);
         }
@@ -110,7 +110,7 @@ impl Http1 {
 
     /// The newest request has ended, behind this offset.
     fn request_end(&mut self, offset: u64) {
-        self.lost.unasked = false;
+        self.lost.unasked = None;
         let Some(newest) = self.pending.back_mut() else { return };
         newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
@@ -152,6 +152,7 @@ impl Http1 {
     /// Bytes of the client were not captured.
     pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
         self.asked += len;
+        self.lost.requests += u64::from(len > 0 && self.requests.is_between() && !self.adrift);
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
             newest.miss(Toward::Server, len);
         }

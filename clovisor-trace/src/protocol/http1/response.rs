@@ -102,7 +102,7 @@ impl Http1 {
         // Another message of a response whose request is not known says no more of it.
         if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
-            self.lost.responses += u64::from(self.adrift);
+            self.lost.responses += u64::from(self.adrift || self.requests_lost);
             self.orphan = Some(Pending::new(chunk, offset));
         }
         if let Some(answered) = self.answered() {
@@ -212,9 +212,11 @@ impl Http1 {
 
     /// Bytes of the server were not captured.
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
-        self.served += len;
         let owes_nothing = self.orphan.is_none() && self.pending.iter().all(|before| before.response_done);
-        self.lost.unasked |= len > 0 && self.responses.is_between() && owes_nothing && !self.adrift;
+        if len > 0 && self.responses.is_between() && owes_nothing && !self.adrift {
+            self.lost.unasked = Some(self.served);
+        }
+        self.served += len;
         // Other responses may have been among them.
         let is_tunnel = matches!(self.responses.state, State::Tunnel);
         if !is_tunnel && self.pending.front().is_some_and(|front| front.response_done) {
