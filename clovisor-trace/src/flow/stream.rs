@@ -8,8 +8,9 @@
 //! Positions are offsets ([`Sequence`]).
 
 mod arrival;
+mod intake;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
 use super::{
     bounds::Bounds,
@@ -158,90 +159,6 @@ impl Stream {
             }
         }
         self.enqueue(piece)
-    }
-
-    /// Queues what of a piece is new. Bytes that wait already stay as they are: it is the first that the receiver
-    /// takes, and which one it was an observer cannot know better.
-    fn enqueue<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>) -> Taken {
-        let bytes = piece.bytes.as_ref();
-        let bytes_end = piece.offset + bytes.len() as u64;
-        let mut at = piece.offset.max(self.next.unwrap_or(0)).min(bytes_end);
-        let mut new = Vec::new();
-        let before = self.queue.range(..=at).next_back().map(|(offset, _)| *offset);
-        let mut is_copy = false;
-        for held in self.queue.range(before.unwrap_or(at)..bytes_end.max(at)).map(|(_, held)| held) {
-            if held.offset > at {
-                new.push(at..held.offset);
-            }
-            is_copy |= held.acked > piece.acked;
-            at = at.max(held.offset + held.bytes.len() as u64).min(bytes_end);
-        }
-        let has_tail = piece.mark != Mark::None || piece.cut > 0;
-        if at < bytes_end || has_tail {
-            new.push(at..bytes_end);
-        }
-        // Of what waits, it may say that it was sent earlier.
-        if is_copy && piece.acked > 0 {
-            self.bounds.note_sent(piece.end(), piece.acked);
-        }
-        let new = new.into_iter().flat_map(|range| self.cut_where_known(range)).collect::<Vec<_>>();
-        let mut any = false;
-        for range in new {
-            let is_last = range.end == bytes_end;
-            let end = if is_last { piece.end() } else { range.end };
-            let within = |offset: u64| usize::try_from(offset - piece.offset).unwrap_or(bytes.len());
-            any |= self.insert(Piece {
-                offset: range.start,
-                time_ns: piece.time_ns,
-                acked: piece.acked,
-                is_bound: piece.is_bound || self.is_repeated(end, piece.acked),
-                bytes: bytes[within(range.start)..within(range.end)].to_vec(),
-                cut: if is_last { piece.cut } else { 0 },
-                mark: if is_last { piece.mark } else { Mark::None },
-                continued: piece.continued || range.start > piece.offset,
-                trouble: piece.trouble.filter(|_| !any),
-                is_old: end <= self.acked.max(self.stood),
-            });
-        }
-        if any { Taken::Queued } else { Taken::Repeated }
-    }
-
-    /// Whether bytes that end here, and come with this acknowledgement, are known to have been sent before.
-    pub(crate) fn is_repeated(&self, end: u64, acked: u64) -> bool {
-        end <= self.acked || self.sent_with(end).is_some_and(|sent| sent <= acked)
-    }
-
-    /// The first place within a range, if any, behind which less is known of when its bytes were sent than before it.
-    fn first_known(&self, range: Range<u64>) -> Option<u64> {
-        let known = self.bounds.sent_ends().chain([self.acked]);
-        known.filter(|at| range.start < *at && *at < range.end).min()
-    }
-
-    /// A range in parts of each of which the same is known of when it was sent.
-    fn cut_where_known(&self, mut range: Range<u64>) -> Vec<Range<u64>> {
-        let mut parts = Vec::new();
-        while let Some(at) = self.first_known(range.clone()) {
-            parts.push(range.start..at);
-            range.start = at;
-        }
-        parts.push(range);
-        parts
-    }
-
-    /// Queues a piece that overlaps no other's bytes. Whether it says anything new.
-    fn insert(&mut self, piece: Piece<Vec<u8>>) -> bool {
-        if let Some(held) = self.queue.get(&piece.offset) {
-            // Only a mark, or the place of bytes that were cut, can be there.
-            let better = piece.end() > held.end() || piece.cut < held.cut || piece.mark != Mark::None;
-            if !better || held.mark != Mark::None {
-                return false;
-            }
-        }
-        self.queued += piece.bytes.len() + PIECE_OVERHEAD;
-        if let Some(old) = self.queue.insert(piece.offset, piece) {
-            self.queued -= old.bytes.len() + PIECE_OVERHEAD;
-        }
-        true
     }
 
     /// Notes that all before `offset` is dealt with.

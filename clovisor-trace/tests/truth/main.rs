@@ -135,8 +135,6 @@ proptest! {
         hold(&talk, &trouble)?;
     }
 
-    // Other seeds than the everyday one still show about one case in 50,000 in which a client that waits loses a session more than
-    // was hit: behind a loss, or met in its middle, several of its messages were repeated in one packet.
     #[test]
     fn with_both(talk in conversation(1..=12, false), trouble in trouble(true, true)) {
         hold(&talk, &trouble)?;

@@ -257,7 +257,7 @@ impl Http1 {
                 true
             }
             None => {
-                let hit = self.candidates(chunk).filter(|(_, p)| !may_be_later(p)).last();
+                let hit = self.candidates(chunk).rfind(|(_, p)| !may_be_later(p));
                 let hit = hit.map_or(0, |(place, _)| place + 1);
                 self.lost.requests += hit as u64;
                 self.give_up(hit, Outcome::CaptureGap, out);
