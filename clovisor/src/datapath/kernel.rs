@@ -53,12 +53,15 @@ pub enum KernelError {
 
 /// What an operator can do about a map error; E2BIG is a full hash map.
 fn hint(error: &MapError) -> &'static str {
-    match error {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(nix::libc::E2BIG) => {
-            "; the map is full, select fewer pods, ports or egress targets on this node"
-        }
-        _ => "",
+    if is_errno(error, nix::libc::E2BIG) {
+        "; the map is full, select fewer pods, ports or egress targets on this node"
+    } else {
+        ""
     }
+}
+
+fn is_errno(error: &MapError, errno: i32) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(errno))
 }
 
 /// What to pick at one interface; interfaces go by their [id](super::interface::Interface::id).
@@ -223,9 +226,10 @@ impl Kernel {
         let gone: Vec<R> = held.keys().filter(|rule| !wanted.contains_key(rule)).cloned().collect();
         for rule in gone {
             match map.remove(&key(&rule)) {
-                Ok(()) | Err(MapError::KeyNotFound) => held.remove(&rule),
-                Err(source) => return Err(fault(source)),
-            };
+                Err(error) if !is_errno(&error, nix::libc::ENOENT) => return Err(fault(error)),
+                _ => {}
+            }
+            held.remove(&rule);
         }
         for (rule, &protocol) in wanted {
             if held.get(rule) != Some(&protocol) {
