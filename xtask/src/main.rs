@@ -6,6 +6,7 @@
 //! in a cache outside the tree (see [`cache`]).
 
 mod archive;
+mod bench;
 mod cache;
 mod cluster;
 mod dockerfile;
@@ -53,6 +54,7 @@ enum Verb {
     Test(verbs::test::Arguments),
     Compare(verbs::compare::Arguments),
     Fuzz(verbs::fuzz::Arguments),
+    Bench(verbs::bench::Arguments),
     E2e(verbs::e2e::Arguments),
     Lint(verbs::lint::Arguments),
 }
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Jaeger(_) => verbs::jaeger::run(),
         Verb::Test(arguments) => verbs::test::run(&arguments),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
+        Verb::Bench(arguments) => verbs::bench::run(&arguments),
         Verb::Fuzz(arguments) => verbs::fuzz::run(&arguments),
         Verb::E2e(arguments) => verbs::e2e::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),

@@ -23,6 +23,13 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// A command that runs in the root of the checkout.
+pub(crate) fn in_root(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
 /// The manifests of all workspace members.
 pub(crate) fn manifests() -> Result<Vec<PathBuf>> {
     let metadata = metadata()?;
@@ -51,4 +58,11 @@ pub(crate) fn build_clovisor() -> Result<PathBuf> {
     let program = target_dir()?.join("release/clovisor");
     ensure!(program.is_file(), "cargo build succeeded, but {} is not there", program.display());
     Ok(program)
+}
+
+/// Builds the load client of the benchmarks for release, and returns its path.
+pub(crate) fn build_load() -> Result<PathBuf> {
+    let mut command = cargo();
+    process::run(command.args(["build", "--release", "--locked", "--package", "xtask", "--bin", "load"]))?;
+    Ok(target_dir()?.join("release/load"))
 }

@@ -1,5 +1,6 @@
 //! The verbs of `cargo xtask`, one a file: its arguments, and what it does in the order it does it.
 
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod compare;
 pub(crate) mod demo;
