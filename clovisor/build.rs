@@ -8,8 +8,9 @@ use std::process::{Command, ExitCode};
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-/// The binaries of `clovisor-ebpf`; each becomes `OUT_DIR/<name>.bpf.o`.
-const OBJECTS: [&str; 2] = ["clovisor", "foreign"];
+/// What is built of `clovisor-ebpf`: a binary, the features it is built with, and the object's name, `OUT_DIR/<name>.bpf.o`.
+const OBJECTS: [(&str, &str, &str); 3] =
+    [("clovisor", "", "ring"), ("clovisor", "perf", "perf"), ("foreign", "", "foreign")];
 
 fn main() -> ExitCode {
     match build() {
@@ -32,10 +33,10 @@ fn build() -> Result<(), String> {
     let toolchain =
         toolchain::find().map_err(|missing| format!("the kernel side cannot be compiled: {missing}"))?;
     let target_dir = out.join("bpf");
-    let mut command = toolchain.command(&workspace.join("clovisor-ebpf"), &target_dir);
-    run(&mut command)?;
-    for name in OBJECTS {
-        let built = target_dir.join(toolchain::TARGET).join("release").join(name);
+    for (binary, features, name) in OBJECTS {
+        let mut command = toolchain.command(&workspace.join("clovisor-ebpf"), &target_dir);
+        run(command.args(["--bin", binary, "--features", features]))?;
+        let built = target_dir.join(toolchain::TARGET).join("release").join(binary);
         let kept = out.join(format!("{name}.bpf.o"));
         std::fs::copy(&built, &kept)
             .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), kept.display()))?;

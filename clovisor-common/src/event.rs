@@ -10,7 +10,7 @@ use crate::assert_size;
 /// left for the record's own header, [`EventHeader`] and alignment.
 pub const MAX_CAPTURE: u32 = 0xffff - 0xff;
 
-/// In front of each captured packet in the perf buffer; the packet follows from its link header on.
+/// In front of each captured packet in a buffer; the packet follows from its link header on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventHeader {

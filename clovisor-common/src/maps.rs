@@ -15,8 +15,11 @@ pub mod name {
     pub const EGRESS: &str = "egress_lookup_table";
     /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel writes.
     pub const SESSIONS: &str = "sessions";
-    /// Perf event array: [`EventHeader`](crate::EventHeader) and packet.
+    /// Ring buffer, or perf event array: [`EventHeader`](crate::EventHeader) and packet.
     pub const EVENTS: &str = "packets";
+    /// Array of one u64: how many bytes may wait in the ring buffer before its reader is woken; the agent writes, the kernel
+    /// side takes it away (`u64::MAX`) when it wakes the agent.
+    pub const WAKE_AT: &str = "wake_at";
     /// Per-CPU array indexed by [`Verdict::index`](crate::Verdict::index), of packet counts (u64).
     pub const VERDICTS: &str = "verdicts";
     /// Per-CPU hash: number of the interface, or [`ANY_INTERFACE`](super::ANY_INTERFACE), to

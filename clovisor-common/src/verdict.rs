@@ -20,9 +20,9 @@ pub enum Verdict {
     Malformed = 5,
     /// A later fragment whose first fragment was not selected, or not seen.
     FragmentNotSelected = 6,
-    /// Selected, but the perf buffer had no room (-ENOSPC).
+    /// Selected, but the buffer had no room.
     LostNoRoom = 7,
-    /// Selected, but nothing reads the perf buffer of this CPU (-ENOENT) or the copy failed (-EFAULT).
+    /// Selected, but nothing reads the perf buffer of this CPU (-ENOENT), or the copy failed (-EFAULT).
     LostNoReader = 8,
 }
 

@@ -19,6 +19,7 @@ mod select;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+#[cfg(not(feature = "perf"))]
 use aya_log_ebpf::debug;
 use clovisor_common::{Verdict, direction};
 use packet::Headers;
@@ -55,8 +56,8 @@ fn run(ctx: &TcContext, interface: u32, direction: u8) -> i32 {
     let verdict = judge(ctx, interface, direction).unwrap_or_else(|verdict| verdict);
     maps::count(verdict, direction);
     // The level is a constant of the loaded program (user space sets it before loading), so at any level but
-    // debug the verifier removes these lines. aya-log writes to a ring buffer, which needs kernel 5.8; all
-    // else here would do with 5.2.
+    // debug the verifier removes these lines. aya-log writes to a ring buffer, so the object for kernels without has none.
+    #[cfg(not(feature = "perf"))]
     match verdict {
         Verdict::Malformed => {
             debug!(ctx, "malformed packet: interface {}, {} bytes", interface, ctx.len());

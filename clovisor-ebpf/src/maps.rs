@@ -4,7 +4,7 @@
 //! are created (or as they fill, with BPF_F_NO_PREALLOC); the sizes below are chosen for one node.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventByteArray};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
 use clovisor_common::{
     ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
@@ -43,10 +43,6 @@ pub(crate) static SESSIONS: LruHashMap<SessionKey, SessionValue> =
 #[map(name = "fragments")]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
-
-/// The way to user space. The number of CPUs, which only the loader knows, sets its size.
-#[map(name = "packets")]
-pub(crate) static PACKETS: PerfEventByteArray = PerfEventByteArray::new(0);
 
 /// Packets by verdict and direction.
 #[map(name = "verdicts")]

@@ -15,7 +15,7 @@ use clovisor_common::Verdict;
 use clovisor_trace::{Imbalance, Ledger};
 
 use crate::{
-    datapath::{kernel::Verdicts, perf::PerfCounters},
+    datapath::{kernel::Verdicts, packets::Counters},
     export::Snapshot,
 };
 
@@ -85,7 +85,7 @@ pub struct KernelSide {
     /// What the classifiers did, read before all else.
     pub verdicts: Verdicts,
     /// What came over the buffers.
-    pub buffers: PerfCounters,
+    pub buffers: Counters,
     /// Packets lost, by interface: what the tracer was told.
     pub lost: Vec<(String, u64)>,
     /// Whether nothing comes any more: detached, and the buffers are empty.

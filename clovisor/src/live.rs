@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
 use clovisor_trace::{Packet, Protocol, Side, Span, Toward, capture::Statistics};
+use tokio::time::Interval;
 
 use crate::{
     capture::Capture,
@@ -16,7 +17,7 @@ use crate::{
         interface::{Interface, Orientation},
         kernel::{self, Kernel, Verdicts},
         losses::Losses,
-        perf::{HOLD_BACK, Packets},
+        packets::{Buffers, HOLD_BACK, Packets},
     },
     ledger::{Books, KernelSide, Sinks, Source},
     pipeline::{Names, Pipeline},
@@ -46,9 +47,16 @@ pub(crate) struct Live {
 
 impl Live {
     /// Loads the kernel side; nothing is attached yet.
-    pub(crate) fn load(attacher: Attacher, pipeline: Pipeline, buffer: usize, verbose: bool) -> Result<Self> {
-        let mut kernel = Kernel::load(verbose).context("cannot load the eBPF programs")?;
-        let packets = kernel.packets(buffer).context("cannot open the packet buffers")?;
+    pub(crate) fn load(
+        attacher: Attacher,
+        pipeline: Pipeline,
+        buffers: Buffers,
+        verbose: bool,
+    ) -> Result<Self> {
+        let mut kernel = Kernel::load(buffers, verbose).context("cannot load the eBPF programs")?;
+        let packets = kernel.packets().context("cannot open the packet buffers")?;
+        let mib = packets.buffer_bytes() >> 20;
+        tracing::debug!("packets come by {}, {mib} MiB", packets.transport());
         let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
         let losses = Losses::new(clock::monotonic_ns());
         let (said, names) = (Said::default(), BTreeMap::new());
@@ -148,6 +156,15 @@ impl Live {
             capture.clock(now_ns);
         }
         self.kernel.flush_log();
+    }
+
+    /// Waits for the timer, or for the kernel side to say that so many packets wait that [`Self::fetch`] must come sooner. May be
+    /// dropped at any time.
+    pub(crate) async fn time_to_fetch(&self, timer: &mut Interval) {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = self.packets.filled() => {}
+        }
     }
 
     /// Sees to it that the classifiers still come first, and that the clocks still agree. Returns the interfaces that

@@ -12,7 +12,8 @@ use clovisor::{
 };
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
+// The loop that fetches packets has this thread to itself; exporters, Redis and the API server share two others.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

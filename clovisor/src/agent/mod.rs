@@ -24,6 +24,7 @@ use crate::{
     datapath::{
         attach::{Attacher, Way},
         capability,
+        packets::Buffers,
         veth::{
             Paths, PodInterfaces,
             events::{Change, LinkEvents},
@@ -66,8 +67,8 @@ pub struct Settings {
     pub headers: Vec<String>,
     /// How to attach.
     pub way: Way,
-    /// Bytes of the buffer of each CPU.
-    pub buffer: usize,
+    /// How packets come from the kernel.
+    pub buffers: Buffers,
     /// Name of the cluster.
     pub cluster_name: Option<String>,
     /// Folder of network namespaces, as the container runtime makes them.
@@ -139,7 +140,7 @@ impl Agent {
         let pipeline = Pipeline::new(settings.headers, settings.semconv, None)
             .with_sampler(environment.sampler)
             .with_red();
-        let live = Live::load(attacher, pipeline, settings.buffer, verbose)?;
+        let live = Live::load(attacher, pipeline, settings.buffers, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {
             live,
@@ -181,7 +182,7 @@ impl Agent {
                 self.apply(&loaded, &state).await;
             }
             tokio::select! {
-                _ = fetch.tick() => self.fetch(),
+                () = self.live.time_to_fetch(&mut fetch) => self.fetch(),
                 _ = recheck.tick() => dirty = self.recheck().await,
                 dirty_now = changed(&mut cluster) => dirty = dirty_now,
                 dirty_now = changed(&mut config) => dirty = dirty_now,

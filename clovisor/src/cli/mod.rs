@@ -2,6 +2,7 @@
 //!
 //! It refuses to act: [`verbs`](crate::verbs) do. Every option is also an environment variable `CLOVISOR_*`.
 
+mod buffers;
 pub(crate) mod parse;
 mod run;
 
@@ -15,6 +16,7 @@ use crate::{
     export::{Address, AddressError},
 };
 
+pub use buffers::BufferArgs;
 pub use parse::Target;
 pub use run::RunArgs;
 
@@ -76,9 +78,9 @@ pub struct TraceArgs {
     /// Stop after this time: 30, 30s, 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse::duration, env = "CLOVISOR_DURATION")]
     pub duration: Option<Duration>,
-    /// Size of the buffer between kernel and agent, in MiB for each CPU. 8 MiB hold 60 ms of traffic at 1 Gbit/s
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
-    pub buffer: u16,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub buffers: BufferArgs,
     /// Also write the packets that are traced to this file, as pcapng, for 'clovisor read', Wireshark and tshark. An existing
     /// file is overwritten; - is standard output. The file holds everything that was on the wire, passwords included
     #[arg(short, long, value_name = "FILE", env = "CLOVISOR_WRITE")]

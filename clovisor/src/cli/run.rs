@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use clovisor_trace::Semconv;
 
-use super::{AttachWay, address, parse};
+use super::{AttachWay, BufferArgs, address, parse};
 use crate::export::Address;
 
 /// Trace the pods of this Kubernetes node; the image's default command.
@@ -55,9 +55,9 @@ pub struct RunArgs {
     /// How to attach: clsact filters, tcx links, or whichever sees all packets at the least cost
     #[arg(long, value_enum, default_value_t, env = "CLOVISOR_ATTACH")]
     pub attach: AttachWay,
-    /// Size of the buffer between kernel and agent, in MiB for each CPU
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
-    pub buffer: u16,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub buffers: BufferArgs,
     /// Folder of the pods' network namespaces
     #[arg(long, value_name = "DIR", default_value = "/run/netns", env = "CLOVISOR_NETNS_DIR")]
     pub netns_dir: PathBuf,

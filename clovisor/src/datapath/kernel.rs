@@ -6,17 +6,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerfEventArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerfEventArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use clovisor_common::{ANY_ADDRESS, EgressKey, PortKey, SessionKey, SessionValue, Verdict, direction, name};
 
 use super::capability::{self, MissingCapabilities};
-use super::perf::{Packets, PerfError};
+use super::packets::{BufferError, Buffers, Packets, Perf, Ring, Transport};
 
-/// The compiled kernel side.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clovisor.bpf.o"));
+/// The compiled kernel side that writes to a ring buffer.
+static RING_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ring.bpf.o"));
+/// The compiled kernel side that writes to perf buffers.
+static PERF_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/perf.bpf.o"));
 
 /// The kernel side cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +50,7 @@ pub enum KernelError {
     },
     /// The way back for packets cannot be opened.
     #[error(transparent)]
-    Perf(#[from] PerfError),
+    Buffers(#[from] BufferError),
 }
 
 /// What an operator can do about a map error; E2BIG is a full hash map.
@@ -123,22 +125,35 @@ pub struct Kernel {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What the maps hold, by interface.
     rules: HashMap<u32, Rules>,
+    /// Size of the buffers.
+    buffer_bytes: usize,
 }
 
 impl Kernel {
-    /// Loads maps and programs. `debug` lets the kernel side write a line for each malformed or lost packet;
-    /// without it the verifier removes those lines from the program.
+    /// Loads maps and programs, for packets to come by `buffers`. `debug` lets the kernel side write a line for each malformed
+    /// or lost packet (if they come by a ring buffer, as the lines do); without it the verifier removes those lines from the
+    /// program.
     ///
     /// aya raises RLIMIT_MEMLOCK itself where the kernel (before 5.11) charges maps to it.
     ///
     /// # Errors
     /// See [`KernelError`].
-    pub fn load(debug: bool) -> Result<Self, KernelError> {
+    pub fn load(buffers: Buffers, debug: bool) -> Result<Self, KernelError> {
         capability::check()?;
+        let bytes = buffers.rounded();
+        let mut loader = EbpfLoader::new();
         let level = if debug { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new().override_global(aya_log::LEVEL, &level, true).load(OBJECT)?;
+        let object = match buffers.transport.unwrap_or_else(Transport::of_this_kernel) {
+            Transport::Ring => {
+                loader.override_global(aya_log::LEVEL, &level, true);
+                loader.map_max_entries(name::EVENTS, u32::try_from(bytes).unwrap_or(1 << 31));
+                RING_OBJECT
+            }
+            Transport::Perf => PERF_OBJECT,
+        };
+        let mut ebpf = loader.load(object)?;
         let log = if debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
-        let mut kernel = Self { ebpf, log, rules: HashMap::new() };
+        let mut kernel = Self { ebpf, log, rules: HashMap::new(), buffer_bytes: bytes };
         kernel.expect_losses()?;
         for name in [name::INGRESS, name::EGRESS_PROGRAM] {
             kernel.loaded(name)?;
@@ -146,15 +161,22 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Opens the way back for packets, with `buffer` bytes for each CPU. Once only.
+    /// Opens the way back for packets. Once only, and within a tokio runtime.
     ///
     /// # Errors
-    /// [`KernelError::Perf`]; [`KernelError::Absent`] at a second call.
-    pub fn packets(&mut self, buffer: usize) -> Result<Packets, KernelError> {
-        let map = self.ebpf.take_map(name::EVENTS).ok_or(KernelError::Absent(name::EVENTS))?;
-        let array = PerfEventArray::try_from(map)
-            .map_err(|source| KernelError::Map { name: name::EVENTS, source })?;
-        Ok(Packets::open(array, buffer)?)
+    /// [`KernelError::Buffers`]; [`KernelError::Absent`] at a second call.
+    pub fn packets(&mut self) -> Result<Packets, KernelError> {
+        let bytes = self.buffer_bytes;
+        let fault = |name| move |source| KernelError::Map { name, source };
+        let events = self.ebpf.take_map(name::EVENTS).ok_or(KernelError::Absent(name::EVENTS))?;
+        if let Map::PerfEventArray(_) = &events {
+            let array = PerfEventArray::try_from(events).map_err(fault(name::EVENTS))?;
+            return Ok(Packets::Perf(Perf::open(array, bytes)?));
+        }
+        let wake_at = self.ebpf.take_map(name::WAKE_AT).ok_or(KernelError::Absent(name::WAKE_AT))?;
+        let wake_at = Array::try_from(wake_at).map_err(fault(name::WAKE_AT))?;
+        let ring = RingBuf::try_from(events).map_err(|source| BufferError::Map { bytes, source })?;
+        Ok(Packets::Ring(Ring::open(ring, wake_at, bytes)?))
     }
 
     /// Makes the maps hold exactly `rules` for `interface`. On an error the rules are partly in place, and
@@ -196,7 +218,6 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Absent`], [`KernelError::Map`].
     pub fn map_id(&self, name: &'static str) -> Result<u32, KernelError> {
-        use aya::maps::Map;
         match self.ebpf.map(name) {
             Some(Map::PerCpuHashMap(map) | Map::HashMap(map) | Map::PerCpuArray(map)) => {
                 Ok(map.info().map_err(|source| KernelError::Map { name, source })?.id())
@@ -263,13 +284,23 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn lost(&self) -> Result<u64, KernelError> {
+        Ok(self.lost_by_cpu()?.iter().sum())
+    }
+
+    /// The same by CPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn lost_by_cpu(&self) -> Result<Vec<u64>, KernelError> {
         let fault = |source| KernelError::Map { name: name::VERDICTS, source };
         let map = self.ebpf.map(name::VERDICTS).ok_or(KernelError::Absent(name::VERDICTS))?;
         let map = PerCpuArray::<&MapData, u64>::try_from(map).map_err(fault)?;
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for direction in [direction::FROM_POD, direction::TO_POD] {
             for verdict in Verdict::LOST {
-                lost += map.get(&verdict.index(direction), 0).map_err(fault)?.iter().sum::<u64>();
+                let by_cpu = map.get(&verdict.index(direction), 0).map_err(fault)?;
+                lost.resize(by_cpu.len(), 0);
+                lost.iter_mut().zip(by_cpu.iter()).for_each(|(sum, packets)| *sum += packets);
             }
         }
         Ok(lost)

@@ -14,7 +14,7 @@ use clovisor_trace::Loss;
 
 use super::{
     kernel::{Kernel, KernelError},
-    perf::HOLD_BACK,
+    packets::HOLD_BACK,
 };
 
 type Map<T> = PerCpuHashMap<T, u32, LossValue>;
@@ -43,7 +43,7 @@ impl Losses {
     ///
     /// A loss happened after the look before; as a classifier takes its time first and counts then, up to
     /// [`HOLD_BACK`] may lie between the two. Events younger than that are held back, so whoever looks before
-    /// [`drain`](super::perf::Packets::drain) knows of every loss before any younger event.
+    /// [`drain`](super::packets::Packets::drain) knows of every loss before any younger event.
     ///
     /// # Errors
     /// [`KernelError::Map`]; the next look then tells what this one could not.

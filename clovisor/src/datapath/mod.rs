@@ -1,5 +1,5 @@
 //! The edge to the kernel: loads the classifiers, puts them on interfaces, tells them what to pick, and
-//! brings the picked packets back in kernel-time order.
+//! brings the picked packets back in order.
 //!
 //! It refuses to decide what should be attached, and to look into packets: it hands over an
 //! [`EventHeader`](clovisor_common::EventHeader) and the bytes from the IP header up.
@@ -10,7 +10,7 @@
 //! - [`veth`]: which interface is a pod's, and what changes among the interfaces?
 //! - [`kernel`]: the loaded object, its rules and its counters.
 //! - [`attach`]: the classifiers on an interface's hooks.
-//! - [`perf`]: packets back, in order, over [`record`].
+//! - [`packets`]: packets back, in order.
 //! - [`losses`]: what was lost on that way, of which interface and when.
 //! - [`clock`]: the clock that kernel time is in.
 
@@ -21,7 +21,6 @@ pub mod interface;
 pub mod kernel;
 pub mod losses;
 pub mod namespace;
-pub mod perf;
-pub mod record;
+pub mod packets;
 mod request;
 pub mod veth;

@@ -25,17 +25,28 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' => f.write_str("\\\"")?,
-                '\\' => f.write_str("\\\\")?,
+        // Nearly all text goes out as it is, in one piece.
+        let mut rest = self.0;
+        while let Some(at) = rest.find(is_special) {
+            let (plain, from) = rest.split_at(at);
+            f.write_str(plain)?;
+            let mut chars = from.chars();
+            match chars.next() {
+                Some('"') => f.write_str("\\\"")?,
+                Some('\\') => f.write_str("\\\\")?,
                 // All of them lie in the first plane, where one escape is one character.
-                c if text::is_hostile(c) => write!(f, "\\u{:04x}", u32::from(c))?,
-                c => f.write_char(c)?,
+                Some(hostile) => write!(f, "\\u{:04x}", u32::from(hostile))?,
+                None => {}
             }
+            rest = chars.as_str();
         }
+        f.write_str(rest)?;
         f.write_char('"')
     }
+}
+
+fn is_special(c: char) -> bool {
+    matches!(c, '"' | '\\') || text::is_hostile(c)
 }
 
 struct Object<'a>(&'a Attributes);

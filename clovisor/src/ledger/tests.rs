@@ -72,7 +72,7 @@ fn every_account_is_watched() {
 #[test]
 fn what_the_kernel_captured_must_be_found() {
     let side = |events, still| KernelSide {
-        buffers: PerfCounters { events, held: 2, ..PerfCounters::default() },
+        buffers: Counters { events, held: 2, ..Counters::default() },
         still,
         ..KernelSide::default()
     };

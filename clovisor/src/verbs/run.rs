@@ -38,7 +38,7 @@ pub async fn run(arguments: RunArgs, verbose: bool) -> Result<ExitCode> {
         semconv: arguments.semconv,
         headers: arguments.headers,
         way: arguments.attach.into(),
-        buffer: usize::from(arguments.buffer) << 20,
+        buffers: arguments.buffers.into(),
         cluster_name: arguments.cluster.filter(|name| !name.is_empty()),
         netns: arguments.netns_dir,
         cni_cache: arguments.cni_cache,

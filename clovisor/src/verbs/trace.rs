@@ -63,9 +63,8 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let mut pipeline =
         Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
             .with_sampler(environment.sampler);
-    let buffer = usize::from(arguments.buffer) << 20;
     pipeline.join(arguments.selection.joins(), HashSet::new());
-    let mut live = Live::load(attacher, pipeline, buffer, verbose)?;
+    let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;
     let started = run(&arguments, &mut live, &mut outputs, &of_kernel(&rules), interfaces).await;
     let detached = live.stop(&mut |span| outputs.push(span)).await;
@@ -138,7 +137,7 @@ async fn run(
     let mut status = None;
     loop {
         tokio::select! {
-            _ = fetch.tick() => {
+            () = live.time_to_fetch(&mut fetch) => {
                 live.fetch(&mut |span| outputs.push(span));
                 if live.pipeline.is_full() || live.capture().as_ref().is_some_and(Capture::reader_gone) {
                     break;

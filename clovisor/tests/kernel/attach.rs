@@ -3,11 +3,12 @@
 use aya::programs::links::LinkOrder;
 use clovisor::datapath::attach::{AttachError, Attacher, How, Swept, Way};
 use clovisor::datapath::kernel::Kernel;
-use clovisor::datapath::perf::DEFAULT_BUFFER;
+use clovisor::datapath::packets::{DEFAULT_BUFFER, SMALLEST_BUFFER};
 
+use crate::buffers::{buffers, test};
 use crate::child;
 use crate::foreign::{Foreign, add_bpf, add_u32};
-use crate::netns::{Net, test};
+use crate::netns::Net;
 use crate::traffic::Traced;
 
 /// tc's report without its counters, which change with every packet.
@@ -215,7 +216,7 @@ fn an_interface_that_vanishes_is_no_error() {
         net.in_host(&["ip", "link", "del", "veth0"]);
         assert!(traced.attacher.recheck(&mut traced.kernel).await.iter().all(|(_, result)| result.is_err()));
         traced.attacher.detach_all(&mut traced.kernel).await.unwrap();
-        let mut kernel = Kernel::load(false).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let gone = traced.attacher.attach(&mut kernel, &traced.interface, Way::Auto).await;
         assert!(gone.is_err());
     });

@@ -8,7 +8,9 @@ use clovisor::datapath::attach::{Attacher, Way};
 use clovisor::datapath::interface::{Interface, Orientation};
 use clovisor::datapath::kernel::Kernel;
 use clovisor::datapath::namespace::Namespace;
+use clovisor::datapath::packets::SMALLEST_BUFFER;
 
+use crate::buffers::buffers;
 use crate::netns::run;
 
 const ORDER: &str = "CLOVISOR_TEST_ATTACH";
@@ -66,7 +68,7 @@ fn the_child() {
     let Ok(interface) = std::env::var(ORDER) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut kernel = Kernel::load(false).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let mut attacher = Attacher::new().await.unwrap();
         let interface = match std::env::var(PLACE).unwrap() {
             place if place.is_empty() => attacher.interface(&interface).await.unwrap(),

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use clovisor::datapath::attach::{AttachError, Attacher, How, Swept, Way};
 use clovisor::datapath::interface::Interface;
 use clovisor::datapath::kernel::{Kernel, Rules};
-use clovisor::datapath::perf::{DEFAULT_BUFFER, Packets};
+use clovisor::datapath::packets::{DEFAULT_BUFFER, Packets};
 use clovisor::datapath::veth::{Found, PodInterfaces, VethError, Wanted};
 use clovisor_common::{EventHeader, INSIDE, direction, protocol};
 
+use crate::buffers::{buffers, test};
 use crate::child;
 use crate::frames::SERVER_PORT;
-use crate::netns::{HOST_V4, Net, run, test, thread_in, try_run};
+use crate::netns::{HOST_V4, Net, run, thread_in, try_run};
 use crate::pods::{Pod, Pods, ip_batch};
 use crate::traffic::{ask, serve};
 
@@ -46,8 +47,8 @@ struct Inside {
 
 impl Inside {
     async fn new() -> Self {
-        let mut kernel = Kernel::load(false).unwrap();
-        let packets = kernel.packets(DEFAULT_BUFFER).unwrap();
+        let mut kernel = Kernel::load(buffers(DEFAULT_BUFFER), false).unwrap();
+        let packets = kernel.packets().unwrap();
         Self { kernel, packets, attacher: Attacher::new().await.unwrap() }
     }
 

@@ -9,12 +9,13 @@ use clovisor::datapath::clock::monotonic_ns;
 use clovisor::datapath::interface::Interface;
 use clovisor::datapath::kernel::{Kernel, Rules};
 use clovisor::datapath::losses::Losses;
-use clovisor::datapath::perf::{HOLD_BACK, SMALLEST_BUFFER};
+use clovisor::datapath::packets::{HOLD_BACK, SMALLEST_BUFFER};
 use clovisor_common::{ANY_INTERFACE, LossValue, name, protocol};
 use clovisor_trace::Loss;
 
+use crate::buffers::test;
 use crate::frames::SERVER_PORT;
-use crate::netns::{Net, POD_V4, test};
+use crate::netns::{Net, POD_V4};
 use crate::traffic::{Traced, upload};
 
 /// The pod's address on its second interface.

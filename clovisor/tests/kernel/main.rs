@@ -8,6 +8,7 @@
 
 mod attach;
 mod beyond;
+mod buffers;
 mod child;
 mod foreign;
 mod frames;
@@ -22,5 +23,6 @@ mod recheck;
 mod rights;
 mod scale;
 mod traffic;
+mod transport;
 mod veth;
 mod veth_events;

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use clovisor::datapath::attach::Way;
 use clovisor::datapath::kernel::Rules;
-use clovisor::datapath::perf::DEFAULT_BUFFER;
+use clovisor::datapath::packets::DEFAULT_BUFFER;
 use clovisor_common::{EventHeader, direction, protocol, side};
 use clovisor_trace::{Heading, Limits, Outcome, Packet, Protocol, Session, Side, Toward, Tracer};
 
 use crate::beyond::Beyond;
+use crate::buffers::test;
 use crate::child;
 use crate::frames::SERVER_PORT;
-use crate::netns::{POD_V4, test};
+use crate::netns::POD_V4;
 use crate::traffic::{Traced, ask, serve};
 
 const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";

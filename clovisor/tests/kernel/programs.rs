@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
 use clovisor::datapath::kernel::{Kernel, Rules};
-use clovisor::datapath::perf::{Packets, SMALLEST_BUFFER};
+use clovisor::datapath::packets::{Packets, SMALLEST_BUFFER};
 use clovisor_common::{EventHeader, SessionKey, Verdict, direction, name, protocol, side};
 
+use crate::buffers::{buffers, test};
 use crate::frames::{
     CLIENT_PORT, Random, SERVER_PORT, TCP, UDP, ethernet, extension, fragment, garbage, ipv4, ipv6, tagged,
     tcp, tcp_between,
 };
-use crate::netns::test;
 
 /// BPF_PROG_TEST_RUN gives the packet the loopback interface.
 const LOOPBACK: u32 = 1;
@@ -30,8 +30,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut kernel = Kernel::load(false).unwrap();
-        let packets = kernel.packets(SMALLEST_BUFFER).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
+        let packets = kernel.packets().unwrap();
         let ports = BTreeMap::from([(SERVER_PORT, protocol::HTTP)]);
         kernel.set_rules(LOOPBACK, &Rules { ports, egress: BTreeMap::new() }).unwrap();
         Self { kernel, packets }
@@ -255,7 +255,7 @@ fn garbage_is_counted_once_and_left_alone() {
 #[test]
 fn a_debugging_object_loads_and_runs() {
     test("a_debugging_object_loads_and_runs", &[], |_| async {
-        let mut kernel = Kernel::load(true).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), true).unwrap();
         let frame = ethernet(0x0800, &[0x55; 20]);
         let options = TestRunOptions { data_in: Some(&frame), ..Default::default() };
         let result = kernel.program(name::INGRESS).unwrap().test_run(options).unwrap();

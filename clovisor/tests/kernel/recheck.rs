@@ -2,15 +2,15 @@
 //! to a new interface does not hinder it.
 
 use clovisor::datapath::attach::{AttachError, Way};
-use clovisor::datapath::perf::DEFAULT_BUFFER;
+use clovisor::datapath::packets::DEFAULT_BUFFER;
 
 use aya::programs::TcAttachType;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use clovisor_common::name;
 
+use crate::buffers::test;
 use crate::foreign::Foreign;
-use crate::netns::test;
 use crate::traffic::Traced;
 
 /// Our own program on the hook, by a link that the attacher does not know.

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use clovisor::datapath::attach::{Attacher, How, Way};
 use clovisor::datapath::kernel::{Kernel, Rules};
+use clovisor::datapath::packets::SMALLEST_BUFFER;
 use clovisor::datapath::veth::PodInterfaces;
 use clovisor_common::protocol;
 
-use crate::netns::{Net, test};
+use crate::buffers::{buffers, test};
+use crate::netns::Net;
 use crate::pods::Pods;
 
 const EVERY_DAY: (u32, usize) = (50, 3);
@@ -76,7 +78,7 @@ fn the_rounds() {
         let links_before = links(&net);
         let pods = Pods::new(&net, count);
         let finder = PodInterfaces::new(pods.paths.clone()).await.unwrap();
-        let mut kernel = Kernel::load(false).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let mut attacher = Attacher::new().await.unwrap();
         let mut before = None;
         for round in 0..rounds {

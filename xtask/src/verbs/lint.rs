@@ -108,8 +108,12 @@ fn clippy() -> Result<()> {
     Ok(())
 }
 
-/// Compiles the kernel side apart, with its own compiler and for its own target.
+/// Compiles the kernel side apart, with its own compiler and for its own target, in each way in which it is built.
 fn ebpf() -> Result<()> {
+    ["", "perf"].into_iter().try_for_each(ebpf_with)
+}
+
+fn ebpf_with(features: &str) -> Result<()> {
     let toolchain = toolchain::find()?;
     let target_dir = workspace::target_dir()?.join("lint-ebpf");
     let built = toolchain.command(&workspace::root().join("clovisor-ebpf"), &target_dir);
@@ -128,6 +132,7 @@ fn ebpf() -> Result<()> {
             .get_args()
             .map(|argument| if has_clippy && argument == "build" { "clippy".as_ref() } else { argument }),
     );
+    command.args(["--features", features]);
     for (name, value) in built.get_envs() {
         match value {
             Some(value) if name == "CARGO_ENCODED_RUSTFLAGS" => {

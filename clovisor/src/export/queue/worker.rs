@@ -21,6 +21,8 @@ use super::{
 
 /// Losses come in thousands; a log line for each would bury the rest.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// How long spans gather before they are looked at again: the queue of 8192 is full after that at 800,000 a second.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often to look again for a span whose sender is between taking its place and filling it.
 const LAST_LOOKS: usize = 1000;
 
@@ -92,13 +94,24 @@ impl<S: Sink> Task<S> {
                     if count == 0 {
                         break;
                     }
-                    until.get_or_insert_with(|| Instant::now() + self.config.linger);
+                    let until = *until.get_or_insert_with(|| Instant::now() + self.config.linger);
+                    if count < room {
+                        self.pause(until).await;
+                    }
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
             }
         }
         self.batch = Batch::new(take(&mut self.pending));
         !self.batch.is_empty()
+    }
+
+    /// Lets some spans gather. Whoever waits for each is woken by each, and that costs more than the span.
+    async fn pause(&mut self, until: Instant) {
+        tokio::select! {
+            () = sleep_until(until.min(Instant::now() + GATHER)) => {}
+            _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
+        }
     }
 
     /// Sends the batch until it is settled or given up; false when the sink takes nothing any more.

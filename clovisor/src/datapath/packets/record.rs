@@ -1,4 +1,4 @@
-//! One record of the perf buffer: [`EventHeader`], captured packet, padding.
+//! One record of a buffer: [`EventHeader`], captured packet, padding.
 //!
 //! It refuses a record whose lengths contradict each other; the caller counts it. Records come from our own
 //! program, so a refusal means that the kernel side and the user side were built apart.

@@ -1,0 +1,40 @@
+//! The options of the buffers between kernel and agent.
+
+use clap::{Args, ValueEnum};
+
+use crate::datapath::packets::{Buffers, Transport};
+
+/// The buffers between kernel and agent.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct BufferArgs {
+    /// Size of the buffer between kernel and agent, in MiB, rounded up to a power of two; of perf buffers, of each CPU's. 8 MiB hold
+    /// 60 ms of traffic at 1 Gbit/s
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
+    pub buffer: u16,
+    /// How packets come from the kernel: by one ring buffer, by a perf buffer of each CPU, or by the first that this kernel has
+    #[arg(long, value_enum, default_value_t, env = "CLOVISOR_TRANSPORT")]
+    pub transport: TransportArg,
+}
+
+/// [`Transport`] on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// A ring buffer; perf buffers before kernel 5.8
+    #[default]
+    Auto,
+    /// A ring buffer
+    Ring,
+    /// Perf buffers: they cost several times as much
+    Perf,
+}
+
+impl From<BufferArgs> for Buffers {
+    fn from(arguments: BufferArgs) -> Self {
+        let transport = match arguments.transport {
+            TransportArg::Auto => None,
+            TransportArg::Ring => Some(Transport::Ring),
+            TransportArg::Perf => Some(Transport::Perf),
+        };
+        Self { transport, bytes: usize::from(arguments.buffer) << 20 }
+    }
+}
