@@ -95,7 +95,7 @@ impl<S: Sink> Task<S> {
                         break;
                     }
                     let until = *until.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if count < room {
+                    if count < room && !self.receiver.is_closed() {
                         self.pause(until).await;
                     }
                 }
@@ -110,7 +110,7 @@ impl<S: Sink> Task<S> {
     async fn pause(&mut self, until: Instant) {
         tokio::select! {
             () = sleep_until(until.min(Instant::now() + GATHER)) => {}
-            _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
+            _ = stopped(&mut self.stop) => self.receiver.close(),
         }
     }
 
