@@ -72,7 +72,8 @@ async fn take(request: Request<Incoming>, count: Rc<RefCell<Count>>) -> Result<A
     count.messages += 1;
     let counted = body.get(PREFIX..).filter(|_| body[0] == 0).and_then(|message| read(message, &mut count));
     count.unreadable += u64::from(counted.is_none());
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
+    let trailers =
+        HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
     let body = Full::new(Bytes::from_static(TAKEN)).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

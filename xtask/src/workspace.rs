@@ -80,10 +80,10 @@ pub(crate) fn build_records() -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["bench", "--locked", "--package", "clovisor-trace", "--bench", "sessions", "--no-run"]);
     let messages = process::output(command.args(["--message-format", "json"]))?;
-    let programs = messages.lines().filter_map(|line| {
+    let mut programs = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_it = message["target"]["name"] == "sessions" && message["target"]["kind"][0] == "bench";
         message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
     });
-    programs.last().context("cargo built the benchmark, and says no path")
+    programs.next_back().context("cargo built the benchmark, and says no path")
 }

@@ -35,9 +35,7 @@ pub(crate) fn count(benchmark: &Path, dir: &Path) -> Result<Value> {
     ensure!(totals.len() == CONNECTIONS.len() * 2, "the benchmark ran other groups than known: {totals:?}");
     // The first of each pair also pays for pages that are new.
     let seconds = totals.chunks(2).map(|pair| pair[1]);
-    let row = |(connections, total): (u64, u64)| {
-        json!({ "connections": connections, "instructions_per_session": total / REQUESTS })
-    };
+    let row = |(connections, total): (u64, u64)| json!({ "connections": connections, "instructions_per_session": total / REQUESTS });
     Ok(CONNECTIONS.into_iter().zip(seconds).map(row).collect())
 }
 

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use serde_json::{Value, json};
 
@@ -25,7 +24,8 @@ const LONG_SECONDS: u16 = 120;
 /// Both loads.
 pub(crate) fn measure(world: &World, seconds: u16) -> Result<Value> {
     // Off again when this file is closed, also by a death of this process.
-    let _on = enable_stats(Stats::RunTime).context("the kernel gives no statistics of runs (it does from 5.8 on)")?;
+    let _on = enable_stats(Stats::RunTime)
+        .context("the kernel gives no statistics of runs (it does from 5.8 on)")?;
     let small = Task { connections: CONNECTIONS, rate: RATE, seconds, long: None };
     let long = Task { connections: 1, rate: 0, seconds: LONG_SECONDS, long: Some(LONG) };
     Ok(json!({ "small": under(world, small)?, "long": under(world, long)? }))
@@ -42,19 +42,18 @@ fn under(world: &World, task: Task) -> Result<Value> {
     drop(client);
     ensure!(task.long.is_none_or(|count| load["answered"] == count), "not all long responses came: {load}");
     let finished = tracer.finish()?;
-    let names = names();
     let (mut all, mut each) = (Runs::default(), Vec::new());
     for (id, now) in &after {
         let runs = now.since(before.get(id).copied().unwrap_or_default());
         all = Runs { count: all.count + runs.count, ns: all.ns + runs.ns };
-        each.push(runs.json(names.get(id).map_or("?", String::as_str)));
+        each.push(runs.json());
     }
     ensure!(all.count > 0, "no program of Clovisor's has run");
     let answered = load["answered"].as_f64().unwrap_or_default();
     Ok(json!({
         "requests": load["answered"],
         "body_bytes": load["body_bytes"],
-        "all": all.json("all"),
+        "all": all.json(),
         "programs": each,
         "ns_per_request": all.ns as f64 / answered.max(1.0),
         "tracer": finished.json(&used, answered),
@@ -73,9 +72,9 @@ impl Runs {
         Self { count: self.count - before.count, ns: self.ns - before.ns }
     }
 
-    fn json(self, name: &str) -> Value {
+    fn json(self) -> Value {
         let each = (self.count > 0).then(|| self.ns as f64 / self.count as f64);
-        json!({ "name": name, "runs": self.count, "ns": self.ns, "ns_per_run": each })
+        json!({ "runs": self.count, "ns": self.ns, "ns_per_run": each })
     }
 }
 
@@ -96,21 +95,17 @@ fn parse(text: &str) -> Option<(u32, Runs)> {
     Some((u32::try_from(of("prog_id:")?).ok()?, runs))
 }
 
-fn names() -> BTreeMap<u32, String> {
-    let programs = loaded_programs().flatten();
-    programs.map(|program| (program.id(), program.name_as_str().unwrap_or("?").to_owned())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_program_has_runs_and_a_link_has_none() {
-        let program = "pos:\t0\nprog_type:\t3\nprog_id:\t42\nrun_time_ns:\t900\nrun_cnt:\t3\nverified_insns:\t7\n";
+        let program =
+            "pos:\t0\nprog_type:\t3\nprog_id:\t42\nrun_time_ns:\t900\nrun_cnt:\t3\nverified_insns:\t7\n";
         assert_eq!(parse(program), Some((42, Runs { count: 3, ns: 900 })));
         assert_eq!(parse("pos:\t0\nlink_type:\ttcx\nlink_id:\t5\nprog_id:\t42\n"), None);
         let earlier = Runs { count: 1, ns: 400 };
-        assert_eq!(Runs { count: 3, ns: 900 }.since(earlier).json("x")["ns_per_run"], 250.0);
+        assert_eq!(Runs { count: 3, ns: 900 }.since(earlier).json()["ns_per_run"], 250.0);
     }
 }

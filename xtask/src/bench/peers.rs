@@ -76,7 +76,8 @@ impl Peer {
             }
             Self::Suricata => {
                 let place = Path::new("/").join(inside());
-                fs::write(dir.join("suricata.yaml"), suricata_conf(veth)).context("cannot configure Suricata")?;
+                fs::write(dir.join("suricata.yaml"), suricata_conf(veth))
+                    .context("cannot configure Suricata")?;
                 command = node.command("chroot");
                 command.arg(suricata::root()).arg("suricata").env("LC_ALL", "C.UTF-8");
                 command.arg("-c").arg(place.join("suricata.yaml")).arg(format!("--af-packet={veth}"));

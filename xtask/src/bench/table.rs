@@ -42,7 +42,10 @@ impl Series {
     fn pairs(&self, kind: Kind, name: &str) -> impl Iterator<Item = (f64, f64)> {
         let of = move |run: &Run| run.load[name].as_f64().unwrap_or_default();
         let is_wanted = move |three: &&[Run]| three[1].tracer.as_ref().is_some_and(|(it, _)| *it == kind);
-        self.runs.windows(3).filter(is_wanted).map(move |three| (of(&three[1]), f64::midpoint(of(&three[0]), of(&three[2]))))
+        self.runs
+            .windows(3)
+            .filter(is_wanted)
+            .map(move |three| (of(&three[1]), f64::midpoint(of(&three[0]), of(&three[2]))))
     }
 
     fn ratio(&self, kind: Kind, name: &str) -> Value {
@@ -69,7 +72,7 @@ impl Series {
             "receiver_us_per_session": of("receiver_us_per_session"),
             "resident_kb": of("resident_kb"),
             "peak_kb": of("peak_kb"),
-            "accounts_of_the_last": all().last().map(|(_, traced)| traced["accounts"].clone()),
+            "accounts_of_the_last": all().next_back().map(|(_, traced)| traced["accounts"].clone()),
         })
     }
 
@@ -96,7 +99,6 @@ pub(crate) fn kernel(measured: &[Value]) -> Value {
             "ns_per_packet": at("all/ns_per_run"),
             "ns_per_request": at("ns_per_request"),
             "body_bytes": at("body_bytes"),
-            "copied_bytes": at("copied_bytes"),
             "captured": at("tracer/captured"),
             "programs_of_the_last": measured.last().map(|last| last[name]["programs"].clone()),
             "accounts_of_the_last": measured.last().map(|last| last[name]["tracer"]["accounts"].clone()),
@@ -150,7 +152,8 @@ pub(crate) fn markdown(json: &Value) -> String {
 fn live_table(out: &mut String, json: &Value) {
     let seconds = json["seconds"].as_f64().unwrap_or(1.0);
     for row in rows(&json["live"]) {
-        let load = if row["rate"] == 0 { "At saturation".to_owned() } else { format!("At {}/s", row["rate"]) };
+        let load =
+            if row["rate"] == 0 { "At saturation".to_owned() } else { format!("At {}/s", row["rate"]) };
         let _ = write!(
             out,
             "\n{load}; without a tracer {} requests/s, p50 {}, p99 {}\n\n\
@@ -182,18 +185,17 @@ fn kernel_table(out: &mut String, kernel: &Value) {
     if rows(kernel).next().is_none() {
         return;
     }
-    *out += "\nIn the kernel\n\n| load | packets | cost a packet | cost a request | bodies | copied to user space | captured |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n";
+    *out += "\nIn the kernel\n\n| load | packets | cost a packet | cost a request | bodies | captured |\n\
+             | --- | --- | --- | --- | --- | --- |\n";
     for row in rows(kernel) {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             text(&row["load"]),
             cell(row, "packets", 1.0, 0, ""),
             cell(row, "ns_per_packet", 1.0, 0, " ns"),
             cell(row, "ns_per_request", 1.0, 0, " ns"),
             cell(row, "body_bytes", 1e-6, 1, " MB"),
-            cell(row, "copied_bytes", 1e-6, 2, " MB"),
             cell(row, "captured", 100.0, 2, " %"),
         );
     }

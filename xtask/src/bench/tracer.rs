@@ -106,7 +106,8 @@ impl Tracer {
 
     /// From here on its processor time counts.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        let receiver = self.receiver.as_ref().map_or(Ok(usage::Usage::default()), |(it, _)| usage::of(it.id()))?;
+        let receiver =
+            self.receiver.as_ref().map_or(Ok(usage::Usage::default()), |(it, _)| usage::of(it.id()))?;
         self.before = Some((usage::at_rest(self.program.id())?, receiver));
         Ok(())
     }
@@ -133,13 +134,16 @@ impl Tracer {
                 drop(self.program);
                 (peer.count(&self.dir)?, 0)
             }
-            _ if !status.is_some_and(|status| status.success()) => bail!("{}", self.failed("did not end well")),
+            _ if !status.is_some_and(|status| status.success()) => {
+                bail!("{}", self.failed("did not end well"))
+            }
             (_, Some((receiver, counts))) => end_receiver(receiver, &counts)?,
             (_, None) => count(&self.dir.join("out"))?,
         };
         ensure!(wrong == 0, "{wrong} sessions have another request's response");
         let words = fs::read(&said).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
-        let accounts = words.lines().rev().take_while(|line| line.starts_with("  ")).map(str::to_owned).collect();
+        let accounts =
+            words.lines().rev().take_while(|line| line.starts_with("  ")).map(str::to_owned).collect();
         fs::remove_dir_all(&self.dir)?;
         Ok(Finished { sessions, accounts })
     }

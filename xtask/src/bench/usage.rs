@@ -76,10 +76,7 @@ mod tests {
     fn a_name_with_brackets_and_spaces_moves_no_field() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 90 0 0 0 12 30 5 6 20 0 1 0 100 1 1";
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
-        assert_eq!(
-            parse(stat, status),
-            Usage { cpu_us: 420_000.0, resident_kb: 1024, peak_kb: 2048 }
-        );
+        assert_eq!(parse(stat, status), Usage { cpu_us: 420_000.0, resident_kb: 1024, peak_kb: 2048 });
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::flows;
 use crate::netns::{Node, POD_INTERFACE, Pod};
 use crate::process::{self, Running};
 
@@ -130,7 +131,7 @@ fn start_server(pod: &Pod, dir: &Path) -> Result<Running> {
          user root; worker_rlimit_nofile {files}; events {{ worker_connections {CONNECTIONS}; }}\n\
          http {{ access_log off; sendfile on; keepalive_timeout 1h; keepalive_requests 1000000000;\n\
          default_type text/plain; add_header X-Item $request_uri;\n",
-        files = CONNECTIONS + 1024
+        files = flows::files().min(u64::from(CONNECTIONS) + 1024)
     );
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text += &format!("  {kind}_temp_path {dir_text}/{kind};\n");

@@ -151,15 +151,8 @@ pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulat
 /// What the comparison with Suricata takes.
 pub(crate) const SURICATA: [Need; 2] = [Need::Debootstrap, Need::Suricata];
 /// The tracers that Clovisor is measured beside.
-pub(crate) const PEERS: [Need; 7] = [
-    Need::Debootstrap,
-    Need::Suricata,
-    Need::Tshark,
-    Need::Httpry,
-    Need::Go,
-    Need::Cc,
-    Need::Packetbeat,
-];
+pub(crate) const PEERS: [Need; 7] =
+    [Need::Debootstrap, Need::Suricata, Need::Tshark, Need::Httpry, Need::Go, Need::Cc, Need::Packetbeat];
 /// What fuzzing takes.
 pub(crate) const FUZZ: [Need; 2] = [Need::Cc, Need::Cxx];
 /// What lint takes on top of [`BUILD`].

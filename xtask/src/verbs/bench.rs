@@ -52,7 +52,7 @@ enum Part {
     Live,
     /// What programs cost in the kernel
     Kernel,
-    /// Memory and processor time with up to 100,000 flows
+    /// Memory and processor time with up to 100,000 flows, as far as a process may have so many files
     Flows,
     /// Instructions from packets to sessions, which do not drift
     Instructions,
@@ -136,7 +136,8 @@ impl Suite<'_> {
         }
         let mut all = Vec::new();
         for &rate in rates {
-            let mut series = table::Series { rate, runs: vec![live::run(&self.world, rate, *seconds, None)?] };
+            let mut series =
+                table::Series { rate, runs: vec![live::run(&self.world, rate, *seconds, None)?] };
             for number in 1..=*runs {
                 for &kind in &kinds {
                     let name = kind.name();
@@ -160,9 +161,9 @@ impl Suite<'_> {
     }
 
     fn flows(&self) -> Result<Value> {
-        let mut all = Vec::new();
+        let (mut all, counts) = (Vec::new(), flows::counts());
         for number in 1..=self.arguments.runs.min(REPETITIONS) {
-            for count in flows::COUNTS {
+            for &count in &counts {
                 self.step(&format!("{count} flows, run {number}"))?;
                 all.push(flows::measure(&self.world, count, self.arguments.seconds)?);
             }
