@@ -151,8 +151,8 @@ pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulat
 /// What the comparison with Suricata takes.
 pub(crate) const SURICATA: [Need; 2] = [Need::Debootstrap, Need::Suricata];
 /// The tracers that Clovisor is measured beside.
-pub(crate) const PEERS: [Need; 7] =
-    [Need::Debootstrap, Need::Suricata, Need::Tshark, Need::Httpry, Need::Go, Need::Cc, Need::Packetbeat];
+pub(crate) const PEERS: [Need; 6] =
+    [Need::Debootstrap, Need::Suricata, Need::Tshark, Need::Httpry, Need::Go, Need::Packetbeat];
 /// What fuzzing takes.
 pub(crate) const FUZZ: [Need; 2] = [Need::Cc, Need::Cxx];
 /// What lint takes on top of [`BUILD`].
@@ -301,9 +301,7 @@ impl Need {
             Self::Jaeger | Self::Kubernetes | Self::CoreDns | Self::Helm | Self::CargoDeny => {
                 "`cargo xtask setup` builds it into the cache".to_owned()
             }
-            Self::Packetbeat => {
-                "`cargo xtask bench --peers` builds it into the cache, with libpcap-dev".to_owned()
-            }
+            Self::Packetbeat => "`cargo xtask bench --peers` builds it into the cache".to_owned(),
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
             Self::Clippy => "rustup component add clippy".to_owned(),
             Self::Suricata => "`cargo xtask compare --suricata` makes it in the cache, as root".to_owned(),
