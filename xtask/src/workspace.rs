@@ -66,3 +66,24 @@ pub(crate) fn build_load() -> Result<PathBuf> {
     process::run(command.args(["build", "--release", "--locked", "--package", "xtask", "--bin", "load"]))?;
     Ok(target_dir()?.join("release/load"))
 }
+
+/// Builds the receiver of the benchmarks for release, and returns its path.
+pub(crate) fn build_receiver() -> Result<PathBuf> {
+    let mut command = cargo();
+    let example = ["--package", "xtask", "--example", "receiver"];
+    process::run(command.args(["build", "--release", "--locked"]).args(example))?;
+    Ok(target_dir()?.join("release/examples/receiver"))
+}
+
+/// Builds clovisor-trace's benchmark of prepared records, and returns its path.
+pub(crate) fn build_records() -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["bench", "--locked", "--package", "clovisor-trace", "--bench", "sessions", "--no-run"]);
+    let messages = process::output(command.args(["--message-format", "json"]))?;
+    let mut programs = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_it = message["target"]["name"] == "sessions" && message["target"]["kind"][0] == "bench";
+        message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+    });
+    programs.next_back().context("cargo built the benchmark, and says no path")
+}

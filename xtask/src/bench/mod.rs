@@ -1,8 +1,17 @@
-//! What Clovisor costs, measured on this machine: [`live`] runs, the [`machine`] that they ran on, and the [`table`] of both.
+//! What Clovisor costs, measured on this machine: [`live`] runs beside its [`peers`], what its programs cost the [`kernel`], what
+//! many [`flows`] cost, and [`instructions`], all in one [`table`].
 //!
-//! Times drift on shared machines, so each run with Clovisor stands between two without, and only ratios of neighbours are
+//! They share the [`world`] of server and client, the ways to start and end a [`tracer`], and what a process has [`usage`] of.
+//! Times drift on shared machines, so each run with a tracer stands between two without, and only ratios of neighbours are
 //! compared. Nothing here decides a test.
 
+pub(crate) mod flows;
+pub(crate) mod instructions;
+pub(crate) mod kernel;
 pub(crate) mod live;
 pub(crate) mod machine;
+pub(crate) mod peers;
 pub(crate) mod table;
+pub(crate) mod tracer;
+mod usage;
+pub(crate) mod world;

@@ -1,5 +1,6 @@
 //! Go, and programs built by it: `xtask/jaeger/` for one holds a module that requires Jaeger's all-in-one as a tool,
-//! with the checksums of all that it is made of. The programs are static, and land in the cache.
+//! with the checksums of all that it is made of. The programs land in the cache, and are static but for Packetbeat, which
+//! needs libpcap.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,6 +18,11 @@ const JAEGER_VERSION: &str = "1.62.0";
 const JAEGER_PACKAGE: &str = "github.com/jaegertracing/jaeger/cmd/all-in-one";
 const GO_MOD: &str = include_str!("../../jaeger/go.mod");
 const GO_SUM: &str = include_str!("../../jaeger/go.sum");
+/// Version of Packetbeat that the project is measured beside, with its package and module.
+const PACKETBEAT_VERSION: &str = "7.17.29";
+const PACKETBEAT_PACKAGE: &str = "github.com/elastic/beats/v7/packetbeat";
+const PACKETBEAT_MOD: &str = include_str!("../../packetbeat/go.mod");
+const PACKETBEAT_SUM: &str = include_str!("../../packetbeat/go.sum");
 /// From this one on Go fetches the version that a module asks for by itself.
 const OLDEST_GO: u32 = 21;
 /// Debian's package of the Go compiler.
@@ -63,9 +69,32 @@ pub(super) fn build_jaeger() -> Result<()> {
         go_sum: GO_SUM,
         linker_flags: "-s -w",
         packages: &[JAEGER_PACKAGE],
+        c: false,
         about: "2 to 4 min",
     }
     .build(has_jaeger)
+}
+
+/// Packetbeat's program.
+pub(crate) fn packetbeat() -> PathBuf {
+    cache::dir().join(format!("packetbeat-{PACKETBEAT_VERSION}")).join("packetbeat")
+}
+
+pub(super) fn has_packetbeat() -> bool {
+    packetbeat().is_file()
+}
+
+pub(super) fn build_packetbeat() -> Result<()> {
+    Module {
+        entry: &format!("packetbeat-{PACKETBEAT_VERSION}"),
+        go_mod: PACKETBEAT_MOD,
+        go_sum: PACKETBEAT_SUM,
+        linker_flags: "-s -w",
+        packages: &[PACKETBEAT_PACKAGE],
+        c: true,
+        about: "3 to 6 min",
+    }
+    .build(has_packetbeat)
 }
 
 /// A module of ours, and what is built of it: an entry of the cache with a program for each package.
@@ -77,6 +106,8 @@ pub(super) struct Module<'a> {
     pub(super) linker_flags: &'a str,
     /// Each becomes a program by the last part of its path.
     pub(super) packages: &'a [&'a str],
+    /// Whether it has parts in C, and is not static then.
+    pub(super) c: bool,
     /// How long it takes, for people.
     pub(super) about: &'a str,
 }
@@ -101,7 +132,7 @@ impl Module<'_> {
                 .args(self.packages)
                 .current_dir(&source)
                 // Pure Go gives a static program that also runs alone in an empty namespace or image.
-                .env("CGO_ENABLED", "0")
+                .env("CGO_ENABLED", if self.c { "1" } else { "0" })
                 .env("GOWORK", "off")
                 .env("GOCACHE", &compiled);
             process::logged(&format!("building {entry}"), self.about, &mut go, &cache::log(entry))
@@ -125,7 +156,7 @@ fn minor(version: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GO_MOD, JAEGER_VERSION, minor};
+    use super::{GO_MOD, JAEGER_VERSION, PACKETBEAT_MOD, PACKETBEAT_VERSION, minor};
 
     #[test]
     fn versions_of_go_and_of_debian_are_read() {
@@ -138,5 +169,6 @@ mod tests {
     #[test]
     fn the_module_requires_the_version_that_names_the_entry() {
         assert!(GO_MOD.contains(&format!("github.com/jaegertracing/jaeger v{JAEGER_VERSION}")));
+        assert!(PACKETBEAT_MOD.contains(&format!("github.com/elastic/beats/v7 v{PACKETBEAT_VERSION}")));
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn build() -> Result<()> {
         go_sum: GO_SUM,
         linker_flags: "-s -w",
         packages: &[PACKAGE],
+        c: false,
         about: "2 to 6 min",
     }
     .build(is_there)

@@ -58,6 +58,7 @@ pub(super) fn build() -> Result<()> {
         go_sum: GO_SUM,
         linker_flags: &linker_flags,
         packages: &PACKAGES,
+        c: false,
         about: "10 to 15 min",
     }
     .build(is_there)
@@ -83,6 +84,7 @@ pub(super) fn build_coredns() -> Result<()> {
         go_sum: COREDNS_GO_SUM,
         linker_flags: "-s -w",
         packages: &[COREDNS_PACKAGE],
+        c: false,
         about: "3 to 5 min",
     }
     .build(has_coredns)

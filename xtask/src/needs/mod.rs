@@ -45,6 +45,12 @@ pub(crate) enum Need {
     H2load,
     /// Another reader of captures, with `capinfos`.
     Tshark,
+    /// Another tracer, a small one.
+    Httpry,
+    /// Another tracer, a large one.
+    Packetbeat,
+    /// Counts instructions.
+    Valgrind,
     /// Another client by its http.client, and a server by its http.server.
     Python,
     /// A server and a client of yet another make.
@@ -144,6 +150,9 @@ pub(crate) const E2E: [Need; 19] = [
 pub(crate) const CROSS: [Need; 3] = [Need::CrossStd, Need::CrossCc, Need::Emulator];
 /// What the comparison with Suricata takes.
 pub(crate) const SURICATA: [Need; 2] = [Need::Debootstrap, Need::Suricata];
+/// The tracers that Clovisor is measured beside.
+pub(crate) const PEERS: [Need; 6] =
+    [Need::Debootstrap, Need::Suricata, Need::Tshark, Need::Httpry, Need::Go, Need::Packetbeat];
 /// What fuzzing takes.
 pub(crate) const FUZZ: [Need; 2] = [Need::Cc, Need::Cxx];
 /// What lint takes on top of [`BUILD`].
@@ -164,6 +173,9 @@ impl Need {
             Self::Curl => ("curl", "is the client in demo and tests"),
             Self::Wrk => ("wrk", "holds many connections at once in tests"),
             Self::Tshark => ("tshark", "reads captures as well, to compare in tests"),
+            Self::Httpry => ("httpry", "is measured as well, in bench --peers"),
+            Self::Packetbeat => ("Packetbeat", "is measured as well, in bench --peers"),
+            Self::Valgrind => ("valgrind", "counts instructions in bench"),
             Self::H2load => ("h2load", "asks before it has its answers in tests"),
             Self::Python => ("python3", "is a client and a server of another make in tests"),
             Self::Node => ("node", "is a client and a server of yet another make in tests"),
@@ -200,6 +212,7 @@ impl Need {
             Self::BpfLinker => ebpf::has_linker(),
             Self::Go => go::is_new_enough(),
             Self::Jaeger => go::has_jaeger(),
+            Self::Packetbeat => go::has_packetbeat(),
             Self::Kubernetes => kubernetes::is_there(),
             Self::CoreDns => kubernetes::has_coredns(),
             Self::Helm => helm::is_there(),
@@ -237,7 +250,10 @@ impl Need {
             Self::CniPlugins => vec!["containernetworking-plugins".to_owned()],
             Self::Busybox => vec!["busybox-static".to_owned()],
             Self::Redis => vec!["redis-server".to_owned(), "redis-tools".to_owned()],
+            Self::Packetbeat => vec!["libpcap-dev".to_owned()],
             Self::Tshark
+            | Self::Httpry
+            | Self::Valgrind
             | Self::Debootstrap
             | Self::Bpftool
             | Self::Containerd
@@ -267,6 +283,7 @@ impl Need {
         match self {
             Self::BpfLinker => ebpf::build_linker(),
             Self::Jaeger => go::build_jaeger(),
+            Self::Packetbeat => go::build_packetbeat(),
             Self::Kubernetes => kubernetes::build(),
             Self::CoreDns => kubernetes::build_coredns(),
             Self::Helm => helm::build(),
@@ -284,6 +301,7 @@ impl Need {
             Self::Jaeger | Self::Kubernetes | Self::CoreDns | Self::Helm | Self::CargoDeny => {
                 "`cargo xtask setup` builds it into the cache".to_owned()
             }
+            Self::Packetbeat => "`cargo xtask bench --peers` builds it into the cache".to_owned(),
             Self::Rustfmt => "rustup component add rustfmt".to_owned(),
             Self::Clippy => "rustup component add clippy".to_owned(),
             Self::Suricata => "`cargo xtask compare --suricata` makes it in the cache, as root".to_owned(),
