@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use hashlink::LinkedHashMap;
+use hashlink::{LinkedHashMap, linked_hash_map::RawEntryMut};
 
 use super::{Booked, Flow, Key, Unseen, stray::Strays};
 use crate::{
@@ -92,23 +92,34 @@ impl Table {
         if segment.syn && !segment.rst && self.flows.get(&key).is_some_and(|flow| renews(flow)) {
             self.finish(&key, End::Capture, cx);
         }
-        if !self.flows.contains_key(&key) {
-            match self.admit(&key, packet.toward, segment) {
-                Admission::Flow => self.insert(key, packet, segment, cx),
-                Admission::Stray => {
-                    self.strays.note(&key, packet.toward, segment, cx.now_ns);
-                    return Admission::Stray;
-                }
-                Admission::AfterEnd => return Admission::AfterEnd,
+        if self.give(&key, packet.toward, segment, cx) {
+            return Admission::Flow;
+        }
+        let admission = self.admit(&key, packet.toward, segment);
+        match admission {
+            Admission::Flow => {
+                self.insert(key, packet, segment, cx);
+                self.give(&key, packet.toward, segment, cx);
             }
+            Admission::Stray => self.strays.note(&key, packet.toward, segment, cx.now_ns),
+            Admission::AfterEnd => {}
         }
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.segment(packet.toward, segment, cx);
-            cx.out.extend(flow.take_sessions());
-        }
-        self.flows.to_back(&key);
-        self.settle_accounts(&key, cx);
-        Admission::Flow
+        admission
+    }
+
+    /// Gives a segment to the flow that it belongs to, if there is one. Keys are long and most segments end here: it looks for
+    /// the flow once.
+    fn give(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) -> bool {
+        let Self { flows, deadlines, total, .. } = self;
+        let RawEntryMut::Occupied(mut entry) = flows.raw_entry_mut().from_key(key) else { return false };
+        entry.to_back();
+        let flow = entry.into_mut();
+        flow.segment(toward, segment, cx);
+        cx.out.extend(flow.take_sessions());
+        book(flow, key, total, deadlines, cx.limits);
+        let is_over = flow.is_over();
+        self.shed(key, is_over, cx);
+        true
     }
 
     fn admit(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>) -> Admission {
@@ -141,22 +152,9 @@ impl Table {
         }
     }
 
-    /// Brings totals and deadlines up to date with a flow that has changed.
-    fn settle_accounts(&mut self, key: &Key, cx: &mut Context<'_>) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let holds = flow.holds();
-        self.total.replace(std::mem::replace(&mut flow.booked, holds), holds);
-        let deadline = flow.deadline(cx.limits);
-        if deadline != flow.filed_ns {
-            if let Some(old) = flow.filed_ns {
-                self.deadlines.remove(&(old, *key));
-            }
-            if let Some(new) = deadline {
-                self.deadlines.insert((new, *key));
-            }
-            flow.filed_ns = deadline;
-        }
-        if flow.is_over() {
+    /// Ends a flow that is over, and those that were silent longest if all hold too much.
+    fn shed(&mut self, key: &Key, is_over: bool, cx: &mut Context<'_>) {
+        if is_over {
             self.finish(key, End::Fin, cx);
         }
         while self.total.memory > cx.limits.memory && self.flows.len() > 1 {
@@ -230,7 +228,9 @@ impl Table {
             flow.filed_ns = None;
             self.deadlines.remove(&(due, *key));
         } else {
-            self.settle_accounts(key, cx);
+            book(flow, key, &mut self.total, &mut self.deadlines, cx.limits);
+            let is_over = flow.is_over();
+            self.shed(key, is_over, cx);
         }
     }
 
@@ -263,5 +263,27 @@ impl Table {
         while let Some(key) = self.flows.front().map(|(key, _)| *key) {
             self.finish(&key, End::Capture, cx);
         }
+    }
+}
+
+/// Brings totals and deadlines up to date with a flow that has changed.
+fn book(
+    flow: &mut Flow,
+    key: &Key,
+    total: &mut Booked,
+    deadlines: &mut BTreeSet<(u64, Key)>,
+    limits: &Limits,
+) {
+    let holds = flow.holds();
+    total.replace(std::mem::replace(&mut flow.booked, holds), holds);
+    let deadline = flow.deadline(limits);
+    if deadline != flow.filed_ns {
+        if let Some(old) = flow.filed_ns {
+            deadlines.remove(&(old, *key));
+        }
+        if let Some(new) = deadline {
+            deadlines.insert((new, *key));
+        }
+        flow.filed_ns = deadline;
     }
 }
