@@ -48,12 +48,12 @@ pub(super) async fn attach(
     interface: &Interface,
     mut order: Order,
 ) -> Result<Clsact, AttachError> {
-    let Prepared { by_clovisor, is_new } = prepare(tc, interface).await?;
+    let Prepared { by_clovisor, there } = prepare(tc, interface).await?;
     order.owner.made_clsact = by_clovisor;
     let owner = order.owner;
     let mut clsact = Clsact { filters: Vec::new(), owner, first: true };
-    for (hook, program) in Hook::BOTH.into_iter().zip(order.programs) {
-        let placed = place(tc, interface, hook, program, &order, is_new).await;
+    for ((hook, program), there) in Hook::BOTH.into_iter().zip(order.programs).zip(there) {
+        let placed = place(tc, interface, hook, program, &order, there).await;
         match placed {
             Ok((filter, first)) => {
                 clsact.filters.push(filter);
@@ -73,8 +73,8 @@ pub(super) async fn attach(
 struct Prepared {
     /// A Clovisor made the clsact, this one or another.
     by_clovisor: bool,
-    /// It was made just now, so nothing is on it.
-    is_new: bool,
+    /// What is on each of [`Hook::BOTH`]: nothing, where it was made just now.
+    there: [Vec<Filter>; 2],
 }
 
 /// Sees to it that there is a clsact. Most interfaces have none, so it is made first, and only where that is
@@ -83,7 +83,7 @@ async fn prepare(tc: &TrafficControl, interface: &Interface) -> Result<Prepared,
     for _ in 0..CREATE_TRIES {
         let fault = AttachError::netlink("create a clsact qdisc", &interface.name);
         if tc.create_clsact(interface.index).await.map_err(fault)? {
-            return Ok(Prepared { by_clovisor: true, is_new: true });
+            return Ok(Prepared { by_clovisor: true, there: Default::default() });
         }
         let fault = || AttachError::netlink("look for a clsact qdisc", &interface.name);
         match tc.qdisc(interface.index).await.map_err(fault())? {
@@ -94,30 +94,27 @@ async fn prepare(tc: &TrafficControl, interface: &Interface) -> Result<Prepared,
             }
             Qdisc::Clsact => {}
         }
-        let mut by_clovisor = false;
-        for hook in Hook::BOTH {
-            let filters = tc.filters(interface.index, hook).await.map_err(fault())?;
-            by_clovisor |= filters.iter().filter_map(owner_of).any(|owner| owner.made_clsact);
-        }
-        return Ok(Prepared { by_clovisor, is_new: false });
+        let [ingress, egress] = Hook::BOTH.map(|hook| tc.filters(interface.index, hook));
+        let there = [ingress.await.map_err(fault())?, egress.await.map_err(fault())?];
+        let by_clovisor = there.iter().flatten().filter_map(owner_of).any(|owner| owner.made_clsact);
+        return Ok(Prepared { by_clovisor, there });
     }
     let busy = io::Error::from_raw_os_error(libc::EBUSY);
     Err(AttachError::netlink("create a clsact qdisc", &interface.name)(busy))
 }
 
-/// Adds one filter, at the first pref that takes it, and says whether it is the first of the chain. On a new clsact
-/// the filters that are there are not asked for: what somebody adds in the same moment is seen afterwards.
+/// Adds one filter, at the first pref that takes it beside those that are `there`, and says whether it is the first
+/// of the chain: what somebody adds in the same moment is seen afterwards.
 async fn place(
     tc: &TrafficControl,
     interface: &Interface,
     hook: Hook,
     program: u32,
     order: &Order,
-    is_new: bool,
+    mut there: Vec<Filter>,
 ) -> Result<(Filter, bool), AttachError> {
     let fault = || AttachError::netlink("list the filters", &interface.name);
     let list = || tc.filters(interface.index, hook);
-    let mut there = if is_new { Vec::new() } else { list().await.map_err(fault())? };
     let name = order.owner.filter_name(hook);
     let mut pref = 0;
     for _ in 0..TRIES {
