@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use clovisor::datapath::attach::{Asked, Attacher, How, Way};
 use clovisor::datapath::interface::Interface;
 use clovisor::datapath::kernel::Kernel;
+use clovisor::datapath::packets::SMALLEST_BUFFER;
 use clovisor::datapath::veth::PodInterfaces;
 use rtnetlink::LinkUnspec;
 
+use crate::buffers::{buffers, test};
 use crate::netns::{Net, test};
 use crate::pods::Pods;
 
@@ -59,7 +61,7 @@ fn what_is_asked_for_an_interface_does_not_grow_with_the_node() {
         let file = pods.paths.cni_cache.join("../commands");
         std::fs::write(&file, commands).unwrap();
         net.in_host(&["tc", "-batch", file.to_str().unwrap()]);
-        let mut kernel = Kernel::load(false).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let mut attacher = Attacher::new().await.unwrap();
         let used = processor();
         let mut asked = [BTreeSet::new(), BTreeSet::new()];
@@ -145,7 +147,7 @@ fn another_writer_gets_its_turn() {
     test("another_writer_gets_its_turn", &[], |net| async move {
         let pods = Pods::new(&net, size());
         let interfaces = found(&pods).await;
-        let mut kernel = Kernel::load(false).unwrap();
+        let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let mut attacher = Attacher::new().await.unwrap();
         let alone = Writer::start(&net);
         tokio::time::sleep(Duration::from_secs(1)).await;
