@@ -18,7 +18,7 @@ use clovisor::datapath::veth::PodInterfaces;
 use rtnetlink::LinkUnspec;
 
 use crate::buffers::{buffers, test};
-use crate::netns::{Net, test};
+use crate::netns::Net;
 use crate::pods::Pods;
 
 const EVERY_DAY: u32 = 40;
