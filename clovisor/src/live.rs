@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
 use clovisor_trace::{Packet, Protocol, Side, Span, Toward, capture::Statistics};
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 
 use crate::{
     capture::Capture,
     datapath::{
-        attach::{AttachError, Attacher, How, Way},
+        attach::{AttachError, Attached, Attacher, How, Way},
         clock,
         interface::{Interface, Orientation},
         kernel::{self, Kernel, Verdicts},
@@ -168,26 +168,21 @@ impl Live {
     }
 
     /// Sees to it that the classifiers still come first, and that the clocks still agree. Returns the interfaces that
-    /// are gone.
-    pub(crate) async fn recheck(&mut self) -> Vec<u32> {
+    /// are gone. Packets are fetched meanwhile.
+    pub(crate) async fn recheck(&mut self, out: &mut impl FnMut(Span)) -> Vec<u32> {
         self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
         if let Some(capture) = &mut self.capture {
             let (kernel, losses) = (&self.kernel, &self.losses);
             capture.second(|interface, is_only| statistics(kernel, losses, interface, is_only));
         }
         let mut gone = Vec::new();
-        for (interface, changed) in self.attacher.recheck(&mut self.kernel).await {
-            match changed {
-                Ok(attached) => {
-                    tracing::info!("attached to {} again, to come first", attached.interface.name);
-                }
-                Err(AttachError::Gone(name)) => {
-                    tracing::info!("interface {name} is gone");
-                    gone.push(interface);
-                }
-                Err(error) => {
-                    tracing::warn!("interface {interface} is not traced, and is tried again: {error}");
-                }
+        let mut round = self.attacher.round().await;
+        let mut fetched = Instant::now();
+        while let Some(done) = self.attacher.recheck_some(&mut self.kernel, &mut round).await {
+            done.into_iter().for_each(|(interface, changed)| gone.extend(say_changed(interface, changed)));
+            if fetched.elapsed() >= FETCH {
+                self.fetch(out);
+                fetched = Instant::now();
             }
         }
         gone
@@ -195,7 +190,7 @@ impl Live {
 
     /// Detaches everywhere, then hands on the last packets and what is open.
     pub(crate) async fn stop(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
-        let detached = self.attacher.detach_all(&mut self.kernel).await;
+        let detached = self.detach_all(out).await;
         // A classifier that ran when its filter was taken off ends within this time, as everywhere.
         tokio::time::sleep(HOLD_BACK).await;
         let now_ns = clock::monotonic_ns();
@@ -210,6 +205,20 @@ impl Live {
             capture.end(now_ns, |interface, is_only| statistics(kernel, losses, interface, is_only));
         }
         detached
+    }
+
+    /// Hundreds of interfaces take longer than the buffers hold: packets are fetched meanwhile.
+    async fn detach_all(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
+        let mut result = Ok(());
+        let mut fetched = Instant::now();
+        for id in self.attacher.held() {
+            result = result.and(self.detach(id).await);
+            if fetched.elapsed() >= FETCH {
+                self.fetch(out);
+                fetched = Instant::now();
+            }
+        }
+        result
     }
 
     /// All counters now; `still` if this is after a [`Self::stop`] that detached. [`ledger`](crate::ledger) says why they are
@@ -261,6 +270,19 @@ impl Live {
             Some(id) => self.names.get(&id).cloned().unwrap_or_else(|| format!("interface {id}")),
         }
     }
+}
+
+/// Says what a look at an interface has led to; its number, if it is gone.
+fn say_changed(interface: u32, changed: Result<Attached, AttachError>) -> Option<u32> {
+    match changed {
+        Ok(attached) => tracing::info!("attached to {} again, to come first", attached.interface.name),
+        Err(AttachError::Gone(name)) => {
+            tracing::info!("interface {name} is gone");
+            return Some(interface);
+        }
+        Err(error) => tracing::warn!("interface {interface} is not traced, and is tried again: {error}"),
+    }
+    None
 }
 
 /// What is known of an interface: what was lost there, and, where there is no other, what the kernel side has counted, which is of

@@ -279,7 +279,8 @@ impl Agent {
     /// Sees to it that all that is attached still is, and shows both directions. Whether to look at the plan again.
     async fn recheck(&mut self) -> bool {
         let mut gone = false;
-        for index in self.live.recheck().await {
+        let Self { live, traces, .. } = &mut *self;
+        for index in live.recheck(&mut |span| traces.push(span)).await {
             gone |= self.pods.interface_gone(index, &mut self.live).await;
         }
         gone | self.pods.notice(&mut self.live, &self.veths).await

@@ -19,109 +19,124 @@ use super::{
     text,
 };
 
-/// A text as a JSON string, quotes included.
-struct Quoted<'a>(&'a str);
+/// What a line of an ordinary span takes, about.
+const USUAL_LINE: usize = 1024;
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
+/// Writes a line; writing to a `String` cannot fail.
+struct Line<'a>(&'a mut String);
+
+impl Line<'_> {
+    fn raw(&mut self, text: &str) -> &mut Self {
+        self.0.push_str(text);
+        self
+    }
+
+    fn number(&mut self, number: impl itoa::Integer) -> &mut Self {
+        self.raw(itoa::Buffer::new().format(number))
+    }
+
+    /// A text as a JSON string, quotes included.
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.0.push('"');
         // Nearly all text goes out as it is, in one piece.
-        let mut rest = self.0;
-        while let Some(at) = rest.find(is_special) {
-            let (plain, from) = rest.split_at(at);
-            f.write_str(plain)?;
-            let mut chars = from.chars();
-            match chars.next() {
-                Some('"') => f.write_str("\\\"")?,
-                Some('\\') => f.write_str("\\\\")?,
-                // All of them lie in the first plane, where one escape is one character.
-                Some(hostile) => write!(f, "\\u{:04x}", u32::from(hostile))?,
-                None => {}
-            }
-            rest = chars.as_str();
+        if text.bytes().all(is_plain) {
+            self.0.push_str(text);
+        } else {
+            text.chars().for_each(|c| self.escaped(c));
         }
-        f.write_str(rest)?;
-        f.write_char('"')
+        self.0.push('"');
+        self
     }
-}
 
-fn is_special(c: char) -> bool {
-    matches!(c, '"' | '\\') || text::is_hostile(c)
-}
+    fn escaped(&mut self, c: char) {
+        match c {
+            '"' => self.0.push_str("\\\""),
+            '\\' => self.0.push_str("\\\\"),
+            // All of them lie in the first plane, where one escape is one character.
+            c if text::is_hostile(c) => _ = write!(self.0, "\\u{:04x}", u32::from(c)),
+            c => self.0.push(c),
+        }
+    }
 
-struct Object<'a>(&'a Attributes);
-
-impl fmt::Display for Object<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('{')?;
-        for (at, (key, value)) in self.0.iter().enumerate() {
-            if at > 0 {
-                f.write_char(',')?;
-            }
-            write!(f, "{}:", Quoted(key))?;
-            match value {
-                Value::Str(text) => write!(f, "{}", Quoted(text))?,
-                Value::Int(number) => write!(f, "{number}")?,
-                // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
-                Value::Float(number) if !number.is_finite() => write!(f, "{}", Quoted(&number.to_string()))?,
-                Value::Float(number) => write!(f, "{number:?}")?,
-                Value::Bool(truth) => write!(f, "{truth}")?,
-                Value::List(list) => {
-                    for (at, text) in list.iter().enumerate() {
-                        write!(f, "{}{}", if at == 0 { '[' } else { ',' }, Quoted(text))?;
-                    }
-                    f.write_str(if list.is_empty() { "[]" } else { "]" })?;
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Str(text) => _ = self.text(text),
+            Value::Int(number) => _ = self.number(*number),
+            // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
+            Value::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
+            Value::Float(number) => _ = write!(self.0, "{number:?}"),
+            Value::Bool(truth) => _ = self.raw(if *truth { "true" } else { "false" }),
+            Value::List(list) => {
+                for (at, text) in list.iter().enumerate() {
+                    self.raw(if at == 0 { "[" } else { "," }).text(text);
                 }
+                self.raw(if list.is_empty() { "[]" } else { "]" });
             }
         }
-        f.write_char('}')
     }
-}
 
-struct Line<'a>(&'a Span);
+    fn object(&mut self, attributes: &Attributes) -> &mut Self {
+        self.raw("{");
+        for (at, (key, value)) in attributes.iter().enumerate() {
+            self.raw(if at == 0 { "" } else { "," }).text(key).raw(":").value(value);
+        }
+        self.raw("}")
+    }
 
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = self.0;
-        write!(f, r#"{{"traceId":"{}","spanId":"{}","parentSpanId":""#, span.trace_id, span.span_id)?;
-        if let Some(parent) = span.parent_span_id {
-            write!(f, "{parent}")?;
+    fn status(&mut self, status: &Status) {
+        match status {
+            Status::Unset => _ = self.raw("{}"),
+            Status::Error { message } if message.is_empty() => _ = self.raw(r#"{"code":2}"#),
+            Status::Error { message } => _ = self.raw(r#"{"code":2,"message":"#).text(message).raw("}"),
         }
-        write!(f, r#"","name":{},"kind":{}"#, Quoted(&span.name), span.kind as i32)?;
-        write!(f, r#","startTimeUnixNano":"{}","endTimeUnixNano":"{}""#, span.start_ns, span.end_ns)?;
-        match &span.status {
-            Status::Unset => f.write_str(r#","status":{}"#)?,
-            Status::Error { message } if message.is_empty() => f.write_str(r#","status":{"code":2}"#)?,
-            Status::Error { message } => {
-                write!(f, r#","status":{{"code":2,"message":{}}}"#, Quoted(message))?;
-            }
-        }
-        if !span.trace_state.is_empty() {
-            write!(f, r#","traceState":{}"#, Quoted(&span.trace_state))?;
-        }
-        write!(f, r#","attributes":{}"#, Object(&span.attributes))?;
+    }
+
+    fn events(&mut self, span: &Span) {
         for (at, event) in span.events.iter().enumerate() {
-            f.write_str(if at == 0 { r#","events":["# } else { "," })?;
-            write!(f, r#"{{"timeUnixNano":"{}","name":{}"#, event.time_ns, Quoted(&event.name))?;
+            self.raw(if at == 0 { r#","events":["# } else { "," });
+            self.raw(r#"{"timeUnixNano":""#).number(event.time_ns).raw(r#"","name":"#).text(&event.name);
             if !event.attributes.is_empty() {
-                write!(f, r#","attributes":{}"#, Object(&event.attributes))?;
+                self.raw(r#","attributes":"#).object(&event.attributes);
             }
-            f.write_char('}')?;
+            self.raw("}");
         }
         if !span.events.is_empty() {
-            f.write_char(']')?;
+            self.raw("]");
         }
         if span.events_dropped > 0 {
-            write!(f, r#","droppedEventsCount":{}"#, span.events_dropped)?;
+            self.raw(r#","droppedEventsCount":"#).number(span.events_dropped);
         }
-        write!(f, r#","resource":{}}}"#, Object(&span.resource.attributes))
     }
+
+    fn span(&mut self, span: &Span) {
+        _ = write!(self.0, r#"{{"traceId":"{}","spanId":"{}","parentSpanId":""#, span.trace_id, span.span_id);
+        if let Some(parent) = span.parent_span_id {
+            _ = write!(self.0, "{parent}");
+        }
+        self.raw(r#"","name":"#).text(&span.name).raw(r#","kind":"#).number(span.kind as i32);
+        self.raw(r#","startTimeUnixNano":""#).number(span.start_ns);
+        self.raw(r#"","endTimeUnixNano":""#).number(span.end_ns);
+        self.raw(r#"","status":"#).status(&span.status);
+        if !span.trace_state.is_empty() {
+            self.raw(r#","traceState":"#).text(&span.trace_state);
+        }
+        self.raw(r#","attributes":"#).object(&span.attributes);
+        self.events(span);
+        self.raw(r#","resource":"#).object(&span.resource.attributes).raw("}");
+    }
+}
+
+/// Whether a byte is a printable character of ASCII that JSON shows as it is.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
 /// The span as one line of JSON, without the line's end.
 #[must_use]
 pub fn to_line(span: &Span) -> String {
-    Line(span).to_string()
+    let mut line = String::with_capacity(USUAL_LINE);
+    Line(&mut line).span(span);
+    line
 }
 
 /// Standard output, or whatever a test reads, shared with the thread that writes.
@@ -146,10 +161,10 @@ impl Sink for JsonLines {
     }
 
     async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        let mut lines = String::new();
+        let mut lines = String::with_capacity(batch.spans().len() * USUAL_LINE);
         for span in batch.spans() {
-            // Writing to a `String` cannot fail.
-            let _ = writeln!(lines, "{}", Line(span));
+            Line(&mut lines).span(span);
+            lines.push('\n');
         }
         write(&self.output, lines).await
     }

@@ -143,7 +143,7 @@ async fn run(
                     break;
                 }
             }
-            _ = recheck.tick() => drop(live.recheck().await),
+            _ = recheck.tick() => drop(live.recheck(&mut |span| outputs.push(span)).await),
             () = until(end) => break,
             ended = wait(&mut child) => {
                 status = Some(ended.context("cannot wait for the command")?);

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long anything may take before the test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the agent answers probes; each test has a network namespace of its own.
 const LISTEN: &str = "127.0.0.1:9465";
 /// Port of the server outside the pod.

@@ -10,6 +10,7 @@ mod attach;
 mod beyond;
 mod buffers;
 mod child;
+mod crowd;
 mod foreign;
 mod frames;
 mod inside;

@@ -3,6 +3,8 @@
 //! Clean heads are parsed where they lie. Others are put right first, in the ways that RFC 9110 section 5.5 and RFC 9112
 //! sections 2.2 and 5.2 allow a recipient, and lines that no way makes a field are left out.
 
+use std::mem::MaybeUninit;
+
 use httparse::{Header, ParserConfig, Status};
 
 use super::head::{Framing, Invalid};
@@ -15,11 +17,11 @@ const MOST_HEADERS: usize = 1024;
 /// Runs a parse with few headers, and again with many where the few did not do.
 pub(super) fn with_headers<'b, T>(
     bytes: &'b [u8],
-    parse: impl Fn(&'b [u8], &mut [Header<'b>]) -> Result<Option<T>, httparse::Error>,
+    parse: impl Fn(&'b [u8], &mut [MaybeUninit<Header<'b>>]) -> Result<Option<T>, httparse::Error>,
 ) -> Result<T, Invalid> {
-    let mut few = [httparse::EMPTY_HEADER; USUAL_HEADERS];
+    let mut few = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
     let parsed = match parse(bytes, &mut few) {
-        Err(httparse::Error::TooManyHeaders) => parse(bytes, &mut vec![httparse::EMPTY_HEADER; MOST_HEADERS]),
+        Err(httparse::Error::TooManyHeaders) => parse(bytes, &mut vec![MaybeUninit::uninit(); MOST_HEADERS]),
         other => other,
     };
     parsed.ok().flatten().ok_or(Invalid)
@@ -36,8 +38,8 @@ pub(super) fn with_lenient_headers<T>(bytes: &[u8], take: impl Fn(&[Header<'_>])
     config.allow_space_before_first_header_name(true);
     config.ignore_invalid_headers_in_responses(true);
     with_headers(&clean, |bytes, headers| {
-        let mut response = httparse::Response::new(headers);
-        match config.parse_response(&mut response, bytes)? {
+        let mut response = httparse::Response::new(&mut []);
+        match config.parse_response_with_uninit_headers(&mut response, bytes, headers)? {
             Status::Partial => Ok(None),
             Status::Complete(_) => Ok(Some(take(response.headers))),
         }

@@ -100,10 +100,10 @@ impl RequestHead {
     /// read as the most lenient servers do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
         let strict = with_headers(bytes, |bytes, headers| {
-            let mut request = httparse::Request::new(headers);
+            let mut request = httparse::Request::new(&mut []);
             let mut config = ParserConfig::default();
             config.allow_multiple_spaces_in_request_line_delimiters(true);
-            match config.parse_request(&mut request, bytes)? {
+            match config.parse_request_with_uninit_headers(&mut request, bytes, headers)? {
                 Status::Partial => Ok(None),
                 Status::Complete(_) => Ok(Some(Self::from_parts(
                     request.method.unwrap_or_default().to_owned(),
@@ -177,10 +177,10 @@ impl ResponseHead {
     /// read as the most lenient clients do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
         let strict = with_headers(bytes, |bytes, headers| {
-            let mut response = httparse::Response::new(headers);
+            let mut response = httparse::Response::new(&mut []);
             let mut config = ParserConfig::default();
             config.allow_multiple_spaces_in_response_status_delimiters(true);
-            match config.parse_response(&mut response, bytes)? {
+            match config.parse_response_with_uninit_headers(&mut response, bytes, headers)? {
                 Status::Partial => Ok(None),
                 Status::Complete(_) => Ok(Some(Self {
                     status: response.code.unwrap_or_default(),

@@ -254,16 +254,14 @@ fn read_head<'a>(kind: Kind, held: &mut Vec<u8>, bytes: &'a [u8], longest: usize
 
 /// Where a head ends, behind its empty line; a bare LF ends a line too (RFC 9112 section 2.2).
 fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(found) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
-        at += found + 1;
+    memchr::memchr_iter(b'\n', bytes.get(from..)?).find_map(|found| {
+        let at = from + found + 1;
         match bytes.get(at..)? {
-            [b'\n', ..] => return Some(at + 1),
-            [b'\r', b'\n', ..] => return Some(at + 2),
-            _ => {}
+            [b'\n', ..] => Some(at + 1),
+            [b'\r', b'\n', ..] => Some(at + 2),
+            _ => None,
         }
-    }
-    None
+    })
 }
 
 /// Whether bytes, of a head in part or whole, can be the start of a message.

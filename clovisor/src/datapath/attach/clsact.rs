@@ -18,6 +18,9 @@ use crate::datapath::interface::Interface;
 /// Prefs that are tried, from the first on, before giving up.
 const TRIES: usize = 16;
 
+/// How often a clsact is made that others take away between two questions, before giving in to them.
+const CREATE_TRIES: usize = 3;
+
 /// Our filters on one interface.
 pub(super) struct Clsact {
     filters: Vec<Filter>,
@@ -45,11 +48,12 @@ pub(super) async fn attach(
     interface: &Interface,
     mut order: Order,
 ) -> Result<Clsact, AttachError> {
-    order.owner.made_clsact = prepare(tc, interface).await?;
+    let Prepared { by_clovisor, there } = prepare(tc, interface).await?;
+    order.owner.made_clsact = by_clovisor;
     let owner = order.owner;
     let mut clsact = Clsact { filters: Vec::new(), owner, first: true };
-    for (hook, program) in Hook::BOTH.into_iter().zip(order.programs) {
-        let placed = place(tc, interface, hook, program, &order).await;
+    for ((hook, program), there) in Hook::BOTH.into_iter().zip(order.programs).zip(there) {
+        let placed = place(tc, interface, hook, program, &order, there).await;
         match placed {
             Ok((filter, first)) => {
                 clsact.filters.push(filter);
@@ -65,50 +69,72 @@ pub(super) async fn attach(
     Ok(clsact)
 }
 
-/// Sees to it that there is a clsact, and says whether a Clovisor made it.
-async fn prepare(tc: &TrafficControl, interface: &Interface) -> Result<bool, AttachError> {
-    let fault = || AttachError::netlink("look for a clsact qdisc", &interface.name);
-    match tc.qdisc(interface.index).await.map_err(fault())? {
-        Qdisc::Other(kind) => return Err(AttachError::Occupied { interface: interface.name.clone(), kind }),
-        Qdisc::None => {
-            let fault = AttachError::netlink("create a clsact qdisc", &interface.name);
-            if tc.create_clsact(interface.index).await.map_err(fault)? {
-                return Ok(true);
-            }
-        }
-        Qdisc::Clsact => {}
-    }
-    for hook in Hook::BOTH {
-        let filters = tc.filters(interface.index, hook).await.map_err(fault())?;
-        if filters.iter().filter_map(owner_of).any(|owner| owner.made_clsact) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// What [`prepare`] found.
+struct Prepared {
+    /// A Clovisor made the clsact, this one or another.
+    by_clovisor: bool,
+    /// What is on each of [`Hook::BOTH`]: nothing, where it was made just now.
+    there: [Vec<Filter>; 2],
 }
 
-/// Adds one filter, at the first pref that takes it, and says whether it is the first of the chain.
+/// Sees to it that there is a clsact. Most interfaces have none, so it is made first, and only where that is
+/// refused is asked what is there.
+async fn prepare(tc: &TrafficControl, interface: &Interface) -> Result<Prepared, AttachError> {
+    for _ in 0..CREATE_TRIES {
+        let fault = AttachError::netlink("create a clsact qdisc", &interface.name);
+        if tc.create_clsact(interface.index).await.map_err(fault)? {
+            return Ok(Prepared { by_clovisor: true, there: Default::default() });
+        }
+        let fault = || AttachError::netlink("look for a clsact qdisc", &interface.name);
+        match tc.qdisc(interface.index).await.map_err(fault())? {
+            // It went meanwhile.
+            Qdisc::None => continue,
+            Qdisc::Other(kind) => {
+                return Err(AttachError::Occupied { interface: interface.name.clone(), kind });
+            }
+            Qdisc::Clsact => {}
+        }
+        let [ingress, egress] = Hook::BOTH.map(|hook| tc.filters(interface.index, hook));
+        let there = [ingress.await.map_err(fault())?, egress.await.map_err(fault())?];
+        let by_clovisor = there.iter().flatten().filter_map(owner_of).any(|owner| owner.made_clsact);
+        return Ok(Prepared { by_clovisor, there });
+    }
+    let busy = io::Error::from_raw_os_error(libc::EBUSY);
+    Err(AttachError::netlink("create a clsact qdisc", &interface.name)(busy))
+}
+
+/// Adds one filter, at the first pref that takes it beside those that are `there`, and says whether it is the first
+/// of the chain: what somebody adds in the same moment is seen afterwards.
 async fn place(
     tc: &TrafficControl,
     interface: &Interface,
     hook: Hook,
     program: u32,
     order: &Order,
+    mut there: Vec<Filter>,
 ) -> Result<(Filter, bool), AttachError> {
     let fault = || AttachError::netlink("list the filters", &interface.name);
-    let there = tc.filters(interface.index, hook).await.map_err(fault())?;
+    let list = || tc.filters(interface.index, hook);
     let name = order.owner.filter_name(hook);
-    for pref in (1..).filter(|&pref| can_share(&there, pref)).take(TRIES) {
+    let mut pref = 0;
+    for _ in 0..TRIES {
+        pref += 1;
+        while !can_share(&there, pref) {
+            pref += 1;
+        }
         if order.must_be_first && there.iter().any(|filter| is_foreign(filter) && filter.pref < pref) {
             return Err(AttachError::NotFirst { interface: interface.name.clone(), hook });
         }
         match tc.add_filter(interface.index, hook, pref, &name, program, order.class).await {
             Ok(()) => {}
             // Somebody took this pref meanwhile, or with a filter that cannot be listed: the next one.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST)) => continue,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST)) => {
+                there = list().await.map_err(fault())?;
+                continue;
+            }
             Err(error) => return Err(AttachError::netlink("add a bpf filter", &interface.name)(error)),
         }
-        let now = tc.filters(interface.index, hook).await.map_err(fault())?;
+        let now = list().await.map_err(fault())?;
         let first = is_first(&now, &name);
         let ours = now.into_iter().find(|filter| filter.name.as_deref() == Some(&name));
         let gone = || fault()(io::Error::from_raw_os_error(libc::ENOENT));

@@ -31,7 +31,8 @@ use super::kernel::{Kernel, KernelError};
 use super::namespace;
 
 pub use self::error::AttachError;
-pub use self::netlink::Hook;
+pub use self::netlink::{Asked, Hook};
+pub use self::recheck::Round;
 pub use self::sweep::Swept;
 
 /// How often an interface is attached anew because something came in front, before giving in: another
@@ -139,10 +140,22 @@ impl Attacher {
         self.held.values().filter(|held| held.lost).map(|held| &held.attached.interface)
     }
 
+    /// Numbers of the interfaces that are held, lost ones among them: what [`Self::detach_all`] detaches.
+    #[must_use]
+    pub fn held(&self) -> Vec<u32> {
+        self.held.keys().copied().collect()
+    }
+
+    /// What the kernel was asked about traffic control in this network namespace so far: for tests and diagnosis.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        self.tc.asked()
+    }
+
     /// Puts both classifiers on an interface. Set its rules before, or packets are not selected yet.
     ///
     /// An index that is remembered, where nothing of ours is any more, has been given to a new interface: the
-    /// old one is forgotten. By tcx this blocks the thread for about 25 ms. Inside a pod's namespace the way is
+    /// old one is forgotten. By tcx this blocks the thread for about 25 ms, in two parts. Inside a pod's namespace the way is
     /// clsact, whatever is asked for.
     ///
     /// # Errors
@@ -174,7 +187,7 @@ impl Attacher {
         patient: bool,
     ) -> Result<Attached, AttachError> {
         let (hold, how, first) = match way {
-            Way::Tcx => by_tcx(kernel, interface, patient)?,
+            Way::Tcx => by_tcx(kernel, interface, patient).await?,
             Way::Clsact => self.by_clsact(kernel, interface, false).await?,
             Way::Auto => self.by_best(kernel, interface, patient).await?,
         };
@@ -192,12 +205,12 @@ impl Attacher {
     ) -> Result<Placed, AttachError> {
         let chains = Hook::BOTH.map(|hook| tcx::Chain::of(interface, hook));
         if chains.iter().flatten().any(tcx::Chain::has_foreign) {
-            return by_tcx(kernel, interface, patient);
+            return by_tcx(kernel, interface, patient).await;
         }
         let has_tcx = chains.iter().all(Option::is_some);
         match self.by_clsact(kernel, interface, true).await {
             Err(AttachError::NotFirst { .. } | AttachError::Occupied { .. }) if has_tcx => {
-                by_tcx(kernel, interface, patient)
+                by_tcx(kernel, interface, patient).await
             }
             Err(AttachError::NotFirst { .. }) => self.by_clsact(kernel, interface, false).await,
             other => other,
@@ -242,7 +255,7 @@ impl Attacher {
     /// See [`Self::detach`].
     pub async fn detach_all(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
         let mut result = Ok(());
-        for interface in self.held.keys().copied().collect::<Vec<_>>() {
+        for interface in self.held() {
             result = result.and(self.detach(kernel, interface).await);
         }
         result
@@ -278,11 +291,11 @@ impl Drop for Attacher {
 /// What holds, how, and whether first.
 type Placed = (Hold, How, bool);
 
-fn by_tcx(kernel: &mut Kernel, interface: &Interface, patient: bool) -> Result<Placed, AttachError> {
+async fn by_tcx(kernel: &mut Kernel, interface: &Interface, patient: bool) -> Result<Placed, AttachError> {
     if tcx::Chain::of(interface, Hook::Ingress).is_none() {
         return Err(AttachError::TcxUnsupported);
     }
-    let links = tcx::attach(kernel, interface, programs(interface), patient)?;
+    let links = tcx::attach(kernel, interface, programs(interface), patient).await?;
     Ok((Hold::Tcx { _links: links }, How::Tcx, true))
 }
 

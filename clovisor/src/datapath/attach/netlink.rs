@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -13,7 +15,7 @@ use netlink_packet_route::tc::{
 };
 use nix::libc;
 use rtnetlink::Handle;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL};
 
 use crate::datapath::request;
 
@@ -54,6 +56,15 @@ impl Hook {
     }
 }
 
+/// What the kernel was asked: it shows whether the work grows with the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Questions; a dump that had to be repeated is one.
+    pub requests: u64,
+    /// Messages that came back, acknowledgements not counted.
+    pub answers: u64,
+}
+
 /// What sits at `ffff:` of an interface, where clsact goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Qdisc {
@@ -84,11 +95,24 @@ pub(super) struct Filter {
 #[derive(Clone)]
 pub(super) struct TrafficControl {
     handle: Handle,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    answers: AtomicU64,
 }
 
 impl TrafficControl {
     pub(super) fn new(handle: Handle) -> Self {
-        Self { handle }
+        Self { handle, counts: Arc::default() }
+    }
+
+    /// What was asked so far.
+    pub(super) fn asked(&self) -> Asked {
+        let Counts { requests, answers } = &*self.counts;
+        Asked { requests: requests.load(Ordering::Relaxed), answers: answers.load(Ordering::Relaxed) }
     }
 
     /// Names of all interfaces, by index.
@@ -118,13 +142,26 @@ impl TrafficControl {
         }
     }
 
-    /// What sits at `ffff:` of `interface`.
+    /// What sits at `ffff:` of `interface`, without a dump: a dump is of all qdiscs of the node.
+    ///
+    /// Linux before 6.8 sends the answer to whoever listens to traffic control, and to the asker only with
+    /// NLM_F_ECHO.
     pub(super) async fn qdisc(&self, interface: u32) -> io::Result<Qdisc> {
-        let found = self.qdiscs().await?.into_iter().find(|(index, _)| *index == interface);
+        let mut message = clsact(interface);
+        message.attributes.clear();
+        let request = RouteNetlinkMessage::GetQueueDiscipline(message);
+        let answers = match self.ask(request, NLM_F_ACK | NLM_F_ECHO).await {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Qdisc::None),
+            other => other?,
+        };
+        let found = answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(message) => Some(kind(message)),
+            _ => None,
+        });
         Ok(match found {
             None => Qdisc::None,
-            Some((_, kind)) if kind == CLSACT => Qdisc::Clsact,
-            Some((_, kind)) => Qdisc::Other(kind),
+            Some(CLSACT) => Qdisc::Clsact,
+            Some(kind) => Qdisc::Other(kind.to_owned()),
         })
     }
 
@@ -225,7 +262,10 @@ impl TrafficControl {
     }
 
     async fn ask(&self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
-        request::ask(&self.handle, request, flags).await
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let answers = request::ask(&self.handle, request, flags).await?;
+        self.counts.answers.fetch_add(answers.len() as u64, Ordering::Relaxed);
+        Ok(answers)
     }
 }
 

@@ -3,13 +3,25 @@
 //! It refuses to give an interface up while it exists: one that cannot be attached anew is kept as lost and
 //! tried again at each look. It says so once when it is lost and once when it is back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use clovisor_common::INSIDE;
 
 use super::{AttachError, Attached, Attacher, Held, Hold, Hook, MAX_REATTACHED, Way, programs, tcx};
 use crate::datapath::interface::Interface;
 use crate::datapath::kernel::Kernel;
+
+/// Interfaces that are looked at in one step of a round: well under a millisecond, as long as all is well.
+const AT_ONCE: usize = 16;
+
+/// A look at all interfaces, in steps between which packets can be fetched.
+pub struct Round {
+    /// All interfaces of the node; `None` where the kernel does not say, and nothing is taken for gone.
+    there: Option<BTreeMap<u32, String>>,
+    waiting: VecDeque<u32>,
+    /// Those inside pods come last.
+    inside: bool,
+}
 
 impl Attacher {
     /// Looks whether ours still run first on the interfaces attached by [`Way::Auto`], and attaches those
@@ -22,13 +34,39 @@ impl Attacher {
     /// Interfaces inside pods' namespaces are looked at in turn, some at each call, and those on which ours are no
     /// more count as gone.
     ///
-    /// Meant to be called every second or two.
+    /// Meant to be called every second or two; with hundreds of interfaces, in steps: [`Self::round`].
     pub async fn recheck(&mut self, kernel: &mut Kernel) -> Vec<(u32, Result<Attached, AttachError>)> {
+        let mut round = self.round().await;
         let mut done = Vec::new();
-        // Where the kernel does not say, nothing is taken for gone.
+        while let Some(some) = self.recheck_some(kernel, &mut round).await {
+            done.extend(some);
+        }
+        done
+    }
+
+    /// Begins what [`Self::recheck`] does, for [`Self::recheck_some`].
+    pub async fn round(&self) -> Round {
         let there = self.tc.interfaces().await.ok();
-        for index in self.held.keys().copied().filter(|id| id & INSIDE == 0).collect::<Vec<_>>() {
-            if let Some(there) = &there
+        let waiting = self.held.keys().copied().filter(|id| id & INSIDE == 0).collect();
+        Round { there, waiting, inside: true }
+    }
+
+    /// The next step of a round; `None` when it is over.
+    pub async fn recheck_some(
+        &mut self,
+        kernel: &mut Kernel,
+        round: &mut Round,
+    ) -> Option<Vec<(u32, Result<Attached, AttachError>)>> {
+        if round.waiting.is_empty() {
+            return match std::mem::take(&mut round.inside) {
+                true => Some(self.recheck_inside(kernel).await),
+                false => None,
+            };
+        }
+        let mut done = Vec::new();
+        for _ in 0..AT_ONCE {
+            let Some(index) = round.waiting.pop_front() else { break };
+            if let Some(there) = &round.there
                 && self.is_gone(kernel, index, there).await
             {
                 done.extend(self.forget(kernel, index).map(|error| (index, Err(error))));
@@ -38,8 +76,7 @@ impl Attacher {
                 done.push((index, result));
             }
         }
-        done.extend(self.recheck_inside(kernel).await);
-        done
+        Some(done)
     }
 
     /// Whether ours are on the interface of this number. An index can have been given to another interface.

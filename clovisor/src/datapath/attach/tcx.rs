@@ -24,6 +24,10 @@ const QUERIES: usize = 3;
 const ATTACH_TRIES: u32 = 20;
 const ATTACH_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long the kernel's network configuration lock is left alone before a link takes it for a grace period: enough for
+/// whoever waits for it to wake up and take it, so that many links in a row keep nobody out for more than one.
+const LEAVE_TO_OTHERS: Duration = Duration::from_millis(1);
+
 /// Our links on one interface; dropping them detaches.
 pub(super) struct Tcx {
     _links: Vec<SchedClassifierLink>,
@@ -31,7 +35,7 @@ pub(super) struct Tcx {
 
 /// Puts one link on each hook, in front of all others. `programs` are the names, in the order of
 /// [`Hook::BOTH`]. Not `patient`, it does not wait for an old link of ours to go.
-pub(super) fn attach(
+pub(super) async fn attach(
     kernel: &mut Kernel,
     interface: &Interface,
     programs: [&'static str; 2],
@@ -39,6 +43,7 @@ pub(super) fn attach(
 ) -> Result<Tcx, AttachError> {
     let mut links = Vec::with_capacity(2);
     for (hook, name) in Hook::BOTH.into_iter().zip(programs) {
+        tokio::time::sleep(LEAVE_TO_OTHERS).await;
         let program = kernel.program(name)?;
         let link = attach_link(program, interface, hook, patient).map_err(|source| AttachError::Tcx {
             interface: interface.name.clone(),
