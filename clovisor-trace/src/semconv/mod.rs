@@ -57,6 +57,9 @@ impl FromStr for Semconv {
     }
 }
 
+/// Attributes of an ordinary HTTP span, and some of the pods at its ends.
+const USUAL_ATTRIBUTES: usize = 32;
+
 /// Makes spans of sessions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpanBuilder {
@@ -94,7 +97,7 @@ impl SpanBuilder {
             }
             Detail::Tcp => None,
         };
-        let mut attributes = Attributes::new();
+        let mut attributes = Attributes::with_capacity(USUAL_ATTRIBUTES);
         if self.semconv != Semconv::Legacy {
             stable(&mut attributes, session);
         }
@@ -168,16 +171,17 @@ fn stable(attributes: &mut Attributes, session: &Session) {
 /// Who spoke to whom: the connection's own ends, whatever the request calls them (`url.domain` and `url.full`
 /// say that), so that a session can always be found by its four numbers.
 fn addresses(attributes: &mut Attributes, session: &Session) {
-    let peer = match session.side {
-        Side::Server => session.client,
-        Side::Client => session.server,
+    let (client, server) = (session.client.ip().to_string(), session.server.ip().to_string());
+    let (peer, peer_port) = match session.side {
+        Side::Server => (client.clone(), session.client.port()),
+        Side::Client => (server.clone(), session.server.port()),
     };
-    set(attributes, "client.address", session.client.ip().to_string());
+    set(attributes, "client.address", client);
     set(attributes, "client.port", session.client.port());
-    set(attributes, "server.address", session.server.ip().to_string());
+    set(attributes, "server.address", server);
     set(attributes, "server.port", session.server.port());
-    set(attributes, "network.peer.address", peer.ip().to_string());
-    set(attributes, "network.peer.port", peer.port());
+    set(attributes, "network.peer.address", peer);
+    set(attributes, "network.peer.port", peer_port);
     set(attributes, "network.transport", "tcp");
     set(attributes, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
 }

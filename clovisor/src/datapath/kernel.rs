@@ -176,7 +176,7 @@ impl Kernel {
         let wake_at = self.ebpf.take_map(name::WAKE_AT).ok_or(KernelError::Absent(name::WAKE_AT))?;
         let wake_at = Array::try_from(wake_at).map_err(fault(name::WAKE_AT))?;
         let ring = RingBuf::try_from(events).map_err(|source| BufferError::Map { bytes, source })?;
-        Ok(Packets::Ring(Ring::open(ring, wake_at, bytes)?))
+        Ok(Packets::Ring(Box::new(Ring::open(ring, wake_at, bytes)?)))
     }
 
     /// Makes the maps hold exactly `rules` for `interface`. On an error the rules are partly in place, and

@@ -138,7 +138,7 @@ pub struct Counters {
 pub enum Packets {
     /// One of all CPUs.
     #[doc(hidden)]
-    Ring(Ring),
+    Ring(Box<Ring>),
     /// One of each CPU.
     #[doc(hidden)]
     Perf(Perf),
