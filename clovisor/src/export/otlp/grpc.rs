@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
-use http::Uri;
+use http::{Uri, uri::PathAndQuery};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use tonic::{
     Code, Request,
+    client::Grpc,
     metadata::{MetadataMap, MetadataValue},
 };
 
@@ -26,15 +27,19 @@ use super::{
         sink::{Batch, ExportError, Sink},
         text,
     },
+    codec::Encoded,
     next_message, request, settle,
 };
+
+/// The call, by service and method (`trace_service.proto`).
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 type Transport = Client<Connector, tonic::body::Body>;
 
 /// A sink that calls an OTLP receiver.
 #[derive(Debug)]
 pub struct OtlpGrpc {
-    client: TraceServiceClient<Transport>,
+    client: Grpc<Transport>,
     metadata: MetadataMap,
     address: Address,
 }
@@ -56,11 +61,7 @@ impl OtlpGrpc {
             .build(connector(tls, true, env.certificate.as_deref())?);
         let mut metadata = MetadataMap::from_headers(env.headers.iter().cloned().collect());
         metadata.insert("user-agent", MetadataValue::from_static(USER_AGENT));
-        Ok(Self {
-            client: TraceServiceClient::with_origin(transport, origin),
-            metadata,
-            address: address.clone(),
-        })
+        Ok(Self { client: Grpc::with_origin(transport, origin), metadata, address: address.clone() })
     }
 }
 
@@ -74,10 +75,19 @@ impl Sink for OtlpGrpc {
             let count = next_message(batch);
             let mut message = Request::new(request(&batch.spans()[..count]));
             *message.metadata_mut() = self.metadata.clone();
-            let answer = self.client.export(message).await.map_err(|status| read_status(&status))?;
-            settle(batch, count, answer.into_inner());
+            let answer = self.call(message).await.map_err(|status| read_status(&status))?;
+            settle(batch, count, answer);
         }
         Ok(())
+    }
+}
+
+impl OtlpGrpc {
+    async fn call(&mut self, request: Request<Vec<u8>>) -> Result<ExportTraceServiceResponse, tonic::Status> {
+        // Named by its kind, as a failure to connect is known by its source.
+        self.client.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
+        let answer = self.client.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await?;
+        Ok(answer.into_inner())
     }
 }
 

@@ -41,7 +41,7 @@ impl Sink for OtlpHttp {
     async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
         while !batch.is_empty() {
             let count = next_message(batch);
-            let body = request(&batch.spans()[..count]).encode_to_vec();
+            let body = request(&batch.spans()[..count]);
             let answer = self.poster.post("application/x-protobuf", body).await?;
             // An answer that is no such message says nothing about rejections; the status said that it was taken.
             settle(batch, count, ExportTraceServiceResponse::decode(answer).unwrap_or_default());

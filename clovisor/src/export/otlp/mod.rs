@@ -1,16 +1,18 @@
-//! OTLP, the protocol of OpenTelemetry: one conversion, two ways to carry it.
+//! OTLP, the protocol of OpenTelemetry: one encoding, two ways to carry it.
 //!
 //! It refuses the JSON form over HTTP (every receiver takes protobuf) and the SDK's exporters, which know one
 //! resource a process, while an agent speaks for many services. Invariant: what a receiver says it rejected is
 //! counted as refused, with the reason it gave.
 
-mod convert;
+mod codec;
+mod encode;
 mod grpc;
 mod http;
+mod message;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 
-pub use self::{convert::request, grpc::OtlpGrpc, http::OtlpHttp};
+pub use self::{encode::request, grpc::OtlpGrpc, http::OtlpHttp};
 use super::{sink::Batch, size, text};
 
 /// Receivers refuse messages above 4 MiB by gRPC's default.
