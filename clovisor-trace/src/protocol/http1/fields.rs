@@ -62,16 +62,12 @@ fn put_right(lines: &[u8], clean: &mut Vec<u8>) {
 }
 
 /// Values of all headers of a name.
-pub(super) fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-pub(super) fn find(headers: &[Header<'_>], name: &str) -> Option<String> {
-    values(headers, name).next().map(text)
-}
-
 /// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such.
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.trim_ascii()).into_owned()
 }
 

@@ -5,9 +5,7 @@
 use httparse::{Header, ParserConfig, Status};
 
 use super::{
-    fields::{
-        capture, captured_memory, find, framing, has_token, values, with_headers, with_lenient_headers,
-    },
+    fields::{capture, captured_memory, framing, has_token, text, with_headers, with_lenient_headers},
     line::{RequestLine, StatusLine},
 };
 
@@ -90,6 +88,57 @@ const TRACE_HEADERS: [&str; 9] = [
     "uber-trace-id",
 ];
 
+/// First values of the headers that every request is asked for.
+#[derive(Default)]
+struct Known<'a> {
+    host: Option<&'a [u8]>,
+    user_agent: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+    envoy_decorator: Option<&'a [u8]>,
+    /// As [`TRACE_HEADERS`].
+    trace: [Option<&'a [u8]>; TRACE_HEADERS.len()],
+    /// Whether it asks for another protocol: both headers must say so.
+    upgrades: bool,
+}
+
+/// At least the length of the longest of these names.
+const LONGEST_NAME: usize = 32;
+
+impl<'a> Known<'a> {
+    /// Looks at each header once: there are more names to look for than headers in most requests.
+    fn among(headers: &[Header<'a>]) -> Self {
+        let mut known = Self::default();
+        let (mut has_upgrade, mut connection_upgrades) = (false, false);
+        for Header { name, value } in headers {
+            let mut lower = [0; LONGEST_NAME];
+            let Some(lower) = lower.get_mut(..name.len()) else { continue };
+            lower.copy_from_slice(name.as_bytes());
+            lower.make_ascii_lowercase();
+            let place = match &*lower {
+                b"host" => &mut known.host,
+                b"user-agent" => &mut known.user_agent,
+                b"x-request-id" => &mut known.request_id,
+                b"x-envoy-decorator-operation" => &mut known.envoy_decorator,
+                b"upgrade" => {
+                    has_upgrade = true;
+                    continue;
+                }
+                b"connection" => {
+                    connection_upgrades |= has_token(value, "upgrade");
+                    continue;
+                }
+                lower => match TRACE_HEADERS.iter().position(|trace| trace.as_bytes() == lower) {
+                    Some(at) => &mut known.trace[at],
+                    None => continue,
+                },
+            };
+            place.get_or_insert(value);
+        }
+        known.upgrades = has_upgrade && connection_upgrades;
+        known
+    }
+}
+
 impl RequestHead {
     /// The method, if it is one of [`KNOWN_METHODS`].
     pub(crate) fn known_method(&self) -> Option<&'static str> {
@@ -141,22 +190,22 @@ impl RequestHead {
         headers: &[Header<'_>],
         wanted: &[String],
     ) -> Self {
-        let upgrades = find(headers, "upgrade").is_some()
-            && values(headers, "connection").any(|value| has_token(value, "upgrade"));
+        let known = Known::among(headers);
         Self {
             target,
             minor_version,
-            host: find(headers, "host"),
-            user_agent: find(headers, "user-agent"),
-            request_id: find(headers, "x-request-id"),
-            envoy_decorator: find(headers, "x-envoy-decorator-operation"),
+            host: known.host.map(text),
+            user_agent: known.user_agent.map(text),
+            request_id: known.request_id.map(text),
+            envoy_decorator: known.envoy_decorator.map(text),
             trace_headers: TRACE_HEADERS
                 .iter()
-                .filter_map(|name| Some((*name, find(headers, name)?)))
+                .zip(known.trace)
+                .filter_map(|(name, value)| Some((*name, text(value?))))
                 .collect(),
             captured: capture(headers, wanted),
             framing: framing(headers),
-            wants_tunnel: upgrades || method == "CONNECT",
+            wants_tunnel: known.upgrades || method == "CONNECT",
             method,
         }
     }
