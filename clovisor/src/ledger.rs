@@ -88,6 +88,8 @@ pub struct KernelSide {
     pub buffers: Counters,
     /// Packets lost, by interface: what the tracer was told.
     pub lost: Vec<(String, u64)>,
+    /// Packets lost, by CPU.
+    pub lost_by_cpu: Vec<u64>,
     /// Whether nothing comes any more: detached, and the buffers are empty.
     pub still: bool,
 }

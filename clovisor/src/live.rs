@@ -235,7 +235,10 @@ impl Live {
         let by_interface =
             self.losses.by_interface().map(|(id, packets)| (format!("at {}", self.called(id)), packets));
         let lost = by_interface.chain(past).collect();
-        let kernel = KernelSide { verdicts, buffers: self.packets.counters(), lost, still };
+        // For people who look for a busy CPU; no account has it.
+        let lost_by_cpu = self.kernel.lost_by_cpu().unwrap_or_default();
+        let buffers = self.packets.counters();
+        let kernel = KernelSide { verdicts, buffers, lost, lost_by_cpu, still };
         self.pipeline.books(Source::Kernel(kernel), sinks)
     }
 

@@ -130,7 +130,12 @@ impl Observed {
         let help = "Captured packets that are held back for order";
         gauge(encoder, "captured_packets_held", help, kernel.buffers.held)?;
         let lost = self.books.packets_lost();
-        counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)
+        counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)?;
+        let by_cpu = kernel.lost_by_cpu.iter().enumerate().filter(|(_, packets)| **packets > 0);
+        let by_cpu: Vec<_> = by_cpu.map(|(cpu, packets)| (cpu.to_string(), *packets)).collect();
+        let by_cpu: Vec<_> = by_cpu.iter().map(|(cpu, packets)| (cpu.as_str(), *packets)).collect();
+        let help = "Packets that were wanted and lost, by the CPU that handled them";
+        counters(encoder, "packets_lost_by_cpu", help, "cpu", &by_cpu)
     }
 
     fn sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

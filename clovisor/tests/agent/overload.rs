@@ -16,7 +16,7 @@ fn what_is_lost_is_told_everywhere() {
         assert!(node.http("/metrics").contains("clovisor_loss_ratio{of=\"packets\"} 0.0"));
 
         agent.signal(Signal::SIGSTOP);
-        // The buffers hold 8 MiB for each CPU.
+        // The buffer holds 8 MiB, or perf buffers as much for each CPU.
         node.upload(20 * std::thread::available_parallelism().unwrap().get());
         agent.signal(Signal::SIGCONT);
         node.until("losses in the metrics", |node| {
@@ -40,7 +40,10 @@ fn what_is_lost_is_told_everywhere() {
             );
         }
 
-        let lost = Metrics::of(&node.http("/metrics")).sum("clovisor_packets_total", "lost_buffer_full");
+        let text = node.http("/metrics");
+        let metrics = Metrics::of(&text);
+        let lost = metrics.sum("clovisor_packets_total", "lost_buffer_full");
+        assert_eq!(metrics.sum("clovisor_packets_lost_by_cpu_total", "cpu"), lost);
         node.until("it in the status", |node| node.status("drops") == lost.to_string()).await;
         assert_eq!(agent.terminate().await, Some(0));
         let log = node.log();
