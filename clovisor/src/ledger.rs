@@ -98,7 +98,7 @@ pub struct KernelSide {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The kernel.
-    Kernel(KernelSide),
+    Kernel(Box<KernelSide>),
     /// A capture file.
     File {
         /// Packets in it, as far as it was read.
@@ -110,7 +110,7 @@ pub enum Source {
 
 impl Default for Source {
     fn default() -> Self {
-        Self::Kernel(KernelSide::default())
+        Self::Kernel(Box::default())
     }
 }
 

@@ -239,7 +239,7 @@ impl Live {
         let lost_by_cpu = self.kernel.lost_by_cpu().unwrap_or_default();
         let buffers = self.packets.counters();
         let kernel = KernelSide { verdicts, buffers, lost, lost_by_cpu, still };
-        self.pipeline.books(Source::Kernel(kernel), sinks)
+        self.pipeline.books(Source::Kernel(Box::new(kernel)), sinks)
     }
 
     /// Tells the tracer, and now and then the log, what the kernel side has lost since the last look.

@@ -77,7 +77,7 @@ fn what_the_kernel_captured_must_be_found() {
         ..KernelSide::default()
     };
     let books = |kernel| Books {
-        source: Source::Kernel(kernel),
+        source: Source::Kernel(Box::new(kernel)),
         tracer: Ledger { packets: 5, stray: 5, ..Ledger::default() },
         ..Books::default()
     };
