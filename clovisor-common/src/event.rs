@@ -33,6 +33,15 @@ pub struct EventHeader {
 }
 assert_size!(EventHeader, 24);
 
+impl EventHeader {
+    /// Whether the packet came without its payload because nobody looks at that ([`Window`](crate::Window)): it is shorter
+    /// than on the wire, and not for want of room.
+    #[must_use]
+    pub const fn is_trimmed(&self) -> bool {
+        self.captured_len < self.wire_len && self.captured_len < MAX_CAPTURE
+    }
+}
+
 /// Which way a packet goes, seen from the pod.
 pub mod direction {
     /// The pod sent it: the host side of its veth receives it, `handle_ingress`; or its own interface sends it,

@@ -13,7 +13,7 @@ mod verdict;
 pub use event::{EventHeader, MAX_CAPTURE, direction, side};
 pub use maps::{
     ANY_ADDRESS, ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey,
-    SessionKey, SessionValue, name, protocol,
+    SessionKey, SessionValue, Window, name, protocol,
 };
 pub use verdict::Verdict;
 

@@ -13,7 +13,8 @@ pub mod name {
     pub const PORTS: &str = "dports2proto";
     /// Hash: [`EgressKey`](super::EgressKey) to [`protocol`](super::protocol); the agent writes, the kernel reads.
     pub const EGRESS: &str = "egress_lookup_table";
-    /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel writes.
+    /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel makes entries and writes
+    /// times, the agent writes windows.
     pub const SESSIONS: &str = "sessions";
     /// Ring buffer, or perf event array: [`EventHeader`](crate::EventHeader) and packet.
     pub const EVENTS: &str = "packets";
@@ -99,7 +100,8 @@ pub struct SessionKey {
 }
 assert_size!(SessionKey, 40);
 
-/// What the kernel recorded of a connection: the newest packet with payload of each direction.
+/// What is known of a connection: the newest packet with payload of each direction, by the kernel, and by the agent what
+/// of each direction need not be copied.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionValue {
@@ -107,8 +109,23 @@ pub struct SessionValue {
     pub request_ns: u64,
     /// Kernel time of the newest packet of the server, nanoseconds; 0 if none was seen.
     pub response_ns: u64,
+    /// Bytes of the client, then of the server, that nobody looks at.
+    pub unneeded: [Window; 2],
 }
-assert_size!(SessionValue, 16);
+assert_size!(SessionValue, 32);
+
+/// Bytes of one direction that nobody looks at, by their sequence numbers (RFC 9293 section 3.4): a packet with no others is
+/// captured without its payload. The agent writes it; a packet behind it, or a SYN, shows the kernel side that it is over.
+/// It is shorter than 2^31, so that what is in it and what is behind it can be told apart. Empty where both are equal.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Sequence number of its first byte.
+    pub from: u32,
+    /// Sequence number behind its last byte.
+    pub until: u32,
+}
+assert_size!(Window, 8);
 
 /// Packets of one interface that were selected and lost ([`Verdict::LOST`](crate::Verdict::LOST)), on one CPU.
 #[repr(C)]

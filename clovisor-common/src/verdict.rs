@@ -24,11 +24,13 @@ pub enum Verdict {
     LostNoRoom = 7,
     /// Selected, but nothing reads the perf buffer of this CPU (-ENOENT), or the copy failed (-EFAULT).
     LostNoReader = 8,
+    /// Captured without its payload, which nobody looks at ([`Window`](crate::Window)).
+    EmittedTrimmed = 9,
 }
 
 impl Verdict {
     /// All verdicts, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Emitted,
         Self::EmittedCut,
         Self::NotIp,
@@ -38,6 +40,7 @@ impl Verdict {
         Self::FragmentNotSelected,
         Self::LostNoRoom,
         Self::LostNoReader,
+        Self::EmittedTrimmed,
     ];
 
     /// Those of packets that were wanted and did not get to user space.
@@ -65,6 +68,7 @@ impl Verdict {
             Self::FragmentNotSelected => "fragment_not_selected",
             Self::LostNoRoom => "lost_no_room",
             Self::LostNoReader => "lost_no_reader",
+            Self::EmittedTrimmed => "emitted_trimmed",
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Hands the packet to user space.
+/// Hands the first `kept` bytes of the packet to user space.
 #[inline(always)]
 pub(crate) fn emit(
     ctx: &TcContext,
@@ -32,9 +32,11 @@ pub(crate) fn emit(
     interface: u32,
     direction: u8,
     now: u64,
+    kept: u32,
 ) -> Result<Verdict, Verdict> {
     let wire_len = ctx.len();
-    let captured_len = if wire_len > MAX_CAPTURE { MAX_CAPTURE } else { wire_len };
+    // Headers may say more than there is.
+    let captured_len = kept.min(wire_len).min(MAX_CAPTURE);
     let header = EventHeader {
         time_ns: now,
         interface,
@@ -46,6 +48,7 @@ pub(crate) fn emit(
         protocol: choice.protocol,
     };
     match buffer::write(ctx, &header) {
+        Ok(()) if header.is_trimmed() => Ok(Verdict::EmittedTrimmed),
         Ok(()) if wire_len > captured_len => Ok(Verdict::EmittedCut),
         Ok(()) => Ok(Verdict::Emitted),
         Err(reason) => {

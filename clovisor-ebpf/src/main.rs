@@ -77,8 +77,9 @@ fn judge(ctx: &TcContext, interface: u32, direction: u8) -> Result<Verdict, Verd
     packet::parse(ctx, &mut headers)?;
     let choice = select::choose(&headers, interface, direction)?;
     let now = emit::now();
-    select::remember(&headers, choice, interface, direction, now);
-    emit::emit(ctx, &headers, choice, interface, direction, now)
+    let is_unneeded = select::remember(&headers, choice, interface, direction, now);
+    let kept = if is_unneeded { headers.payload_at } else { ctx.len() };
+    emit::emit(ctx, &headers, choice, interface, direction, now, kept)
 }
 
 /// Nothing here can panic; the compiler wants it written down.

@@ -23,6 +23,8 @@ const ETHERTYPE_8021AD: u16 = 0x88a8;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const TCP_LEN: usize = 20;
+/// The flag that begins a connection, in the 14th byte of the header (RFC 9293 section 3.1).
+const SYN: u8 = 0x02;
 
 /// "More fragments" and the offset in the IPv4 fragment field (RFC 791 section 3.1).
 const IPV4_MORE: u16 = 0x2000;
@@ -72,8 +74,14 @@ pub(crate) struct Headers {
     pub(crate) part: Part,
     /// Identification of the datagram where it is a fragment.
     pub(crate) id: u32,
-    /// Whether TCP payload follows the headers.
-    pub(crate) has_payload: bool,
+    /// Bytes before the TCP payload; 0 in a later fragment.
+    pub(crate) payload_at: u32,
+    /// Bytes of TCP payload, as far as the IP header knows.
+    pub(crate) payload_len: u32,
+    /// Sequence number.
+    pub(crate) seq: u32,
+    /// Whether it begins a connection.
+    pub(crate) syn: bool,
 }
 
 /// Finds the headers.
@@ -192,7 +200,10 @@ fn tcp(ctx: &TcContext, at: usize, end: usize, headers: &mut Headers) -> Result<
     }
     headers.source_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     headers.destination_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-    headers.has_payload = end > at + header_len;
+    headers.payload_at = (at + header_len) as u32;
+    headers.payload_len = (end - at - header_len) as u32;
+    headers.seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    headers.syn = tcp[13] & SYN != 0;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! pod's 8080 has a different own port in each of the two connections.
 
 use clovisor_common::{
-    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict,
+    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict, Window,
     direction, side,
 };
 
@@ -15,6 +15,8 @@ use crate::packet::{Headers, Part};
 const CREATE_OR_REPLACE: u64 = 0;
 /// BPF_NOEXIST: create, or leave what another CPU created in the meantime.
 const CREATE: u64 = 1;
+/// Half of all sequence numbers: what is less far behind a place is ahead of it (RFC 9293 section 3.4).
+const AHEAD: u32 = 1 << 31;
 
 /// The rule that picked a packet.
 #[derive(Clone, Copy)]
@@ -66,11 +68,11 @@ fn by_ports(headers: &Headers, interface: u32, direction: u8) -> Option<Choice> 
     found.map(|protocol| Choice { side: side::CLIENT, protocol: *protocol })
 }
 
-/// Notes the time of the connection's newest packet with payload.
+/// Notes the time of the connection's newest packet with payload. Whether nobody looks at the payload of this one.
 #[inline(always)]
-pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) {
+pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) -> bool {
     if headers.part == Part::Later {
-        return;
+        return false;
     }
     // The client is at the other end from the pod where the pod serves.
     let from_client = (direction == direction::FROM_POD) == (choice.side == side::CLIENT);
@@ -91,27 +93,59 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
             interface,
         }
     };
-    let newest = if headers.has_payload { now } else { 0 };
-    match SESSIONS.get_ptr_mut(key) {
-        // SAFETY: an element of a live map; each field is written whole, by the CPU that saw the packet.
-        Some(value) if newest != 0 => unsafe {
-            if from_client {
-                (*value).request_ns = newest;
-            } else {
-                (*value).response_ns = newest;
-            }
-        },
-        Some(_) => {}
-        None => {
-            let value = if from_client {
-                SessionValue { request_ns: newest, response_ns: 0 }
-            } else {
-                SessionValue { request_ns: 0, response_ns: newest }
-            };
-            // Losing the race against another CPU costs one timestamp of a connection just begun.
-            let _ = SESSIONS.insert(key, value, CREATE);
+    let newest = if headers.payload_len > 0 { now } else { 0 };
+    let Some(value) = SESSIONS.get_ptr_mut(key) else {
+        let mut value = SessionValue::default();
+        if from_client {
+            value.request_ns = newest;
+        } else {
+            value.response_ns = newest;
+        }
+        // Losing the race against another CPU costs one timestamp of a connection just begun.
+        let _ = SESSIONS.insert(key, value, CREATE);
+        return false;
+    };
+    // SAFETY: an element of a live map; each number is written whole, by the CPU that saw the packet.
+    unsafe {
+        if headers.syn {
+            (*value).unneeded = [Window::default(); 2];
+        }
+        if newest == 0 {
+            return false;
+        }
+        if from_client {
+            (*value).request_ns = newest;
+            is_unneeded(headers, &raw mut (*value).unneeded[0])
+        } else {
+            (*value).response_ns = newest;
+            is_unneeded(headers, &raw mut (*value).unneeded[1])
         }
     }
+}
+
+/// Whether nobody looks at any of a packet's payload.
+///
+/// # Safety
+/// The window is part of an element of a live map.
+#[inline(always)]
+unsafe fn is_unneeded(headers: &Headers, window: *mut Window) -> bool {
+    // SAFETY: the caller's promise. The agent replaces elements whole, so no half of a window is seen.
+    let Window { from, until } = unsafe { *window };
+    let (start, len) = (headers.seq.wrapping_sub(from), until.wrapping_sub(from));
+    if len == 0 {
+        return false;
+    }
+    if start >= len {
+        // Behind it, and not a repetition of what came before it: the window is over. Otherwise it would come back when the
+        // sequence numbers have gone once around.
+        if start < AHEAD {
+            // SAFETY: as above.
+            unsafe { *window = Window::default() };
+        }
+        return false;
+    }
+    // A later fragment would bring payload of which the datagram's first said nothing.
+    headers.payload_len <= len - start && headers.part == Part::Whole
 }
 
 #[inline(always)]

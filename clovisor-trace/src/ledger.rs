@@ -40,9 +40,9 @@ pub struct Ledger {
     pub flows_open: u64,
     /// Sessions that began.
     pub sessions_begun: u64,
-    /// Sessions that have begun and not ended.
+    /// Sessions that have begun and not ended, and those that have ended and were not fetched.
     pub sessions_open: u64,
-    /// Sessions that ended, by protocol and outcome.
+    /// Sessions that ended and were fetched, by protocol and outcome.
     pub sessions: Ended,
     /// Sessions during which packets of their interface were lost; part of `sessions`.
     pub sessions_overlapping_loss: u64,

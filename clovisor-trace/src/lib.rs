@@ -31,6 +31,7 @@ mod span;
 mod tracer;
 
 pub use anatomy::{Anatomy, Handshake, Incident, Trouble, Troubles};
+pub use flow::Unneeded;
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
 pub use loss::Loss;

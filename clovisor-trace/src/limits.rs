@@ -32,6 +32,11 @@ pub struct Limits {
     /// How long a stream met in its middle waits for earlier segments before its first one counts as the
     /// start: 20 ms.
     pub settle_ns: u64,
+    /// How many bytes in a row nobody must need before [`Tracer::poll_unneeded`](crate::Tracer::poll_unneeded) tells of them; `None`:
+    /// it never does.
+    pub unneeded: Option<u64>,
+    /// How long a session that has ended is kept, so that what is heard late of losses is marked on it: not at all.
+    pub keep_ns: u64,
     /// Names of headers, in lower case, that sessions keep for export; none by default.
     pub headers: Vec<String>,
 }
@@ -49,6 +54,8 @@ impl Default for Limits {
             linger_ns: 30_000_000_000,
             reorder_ns: 100_000_000,
             settle_ns: 20_000_000,
+            unneeded: None,
+            keep_ns: 0,
             headers: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The face of the crate: packets and time in, sessions out.
 
 use crate::{
-    flow::{Admission, Context, Table, Unseen},
+    flow::{Admission, Context, Table, Unneeded, Unseen},
     ledger::Ledger,
     limits::Limits,
     loss::Loss,
@@ -36,7 +36,7 @@ impl Tracer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let datagrams = Datagrams::new(limits.datagrams);
-        let outbox = Outbox::new(limits.idle_ns);
+        let outbox = Outbox::new(&limits);
         Self {
             limits,
             table: Table::new(),
@@ -85,7 +85,7 @@ impl Tracer {
     /// when they end ([`Session::overlaps_loss`]). Call it before the first packet that is younger is handed in, so that none
     /// of them has ended yet.
     pub fn handle_loss(&mut self, loss: &Loss) {
-        self.outbox.losses.note(loss);
+        self.outbox.lost(loss);
     }
 
     /// Looks at the clock, the one that packets carry: sessions whose time is over end.
@@ -109,9 +109,19 @@ impl Tracer {
         self.table.poll_timeout(&self.limits)
     }
 
-    /// The next session that has ended.
+    /// The next session that has ended, [`Limits::keep_ns`] ago if tracing goes on.
     pub fn poll_session(&mut self) -> Option<Session> {
-        self.outbox.pop()
+        let session = self.outbox.pop();
+        if session.is_some() {
+            self.bring_sessions_up_to_date();
+        }
+        session
+    }
+
+    /// What nobody looks at, and so need not be copied ([`Limits::unneeded`]). To be fetched about as often as packets are handed
+    /// in: it is kept until then.
+    pub fn poll_unneeded(&mut self) -> Option<Unneeded> {
+        self.outbox.unneeded.pop_front()
     }
 
     /// Tracing of one interface ends: what is open there is reported as far as it was seen, so that no silence is
@@ -120,7 +130,7 @@ impl Tracer {
         self.handle_timeout(now_ns);
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.finish_interface(interface, &mut Context { now_ns, limits, ledger, out, unseen });
-        self.outbox.losses.forget(interface);
+        self.outbox.forget(interface);
         self.bring_up_to_date();
     }
 
@@ -130,6 +140,7 @@ impl Tracer {
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.finish_all(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.clear();
+        self.outbox.keep_no_longer();
         self.bring_up_to_date();
     }
 
@@ -155,8 +166,12 @@ impl Tracer {
     fn bring_up_to_date(&mut self) {
         self.ledger.fragments_dropped = self.datagrams.dropped();
         self.ledger.flows_open = self.table.len() as u64;
+        self.bring_sessions_up_to_date();
+    }
+
+    fn bring_sessions_up_to_date(&mut self) {
         self.ledger.sessions_begun = self.table.begun_sessions();
-        self.ledger.sessions_open = self.table.open_sessions();
+        self.ledger.sessions_open = self.table.open_sessions() + self.outbox.len();
         self.ledger.sessions = self.outbox.counts();
         self.ledger.sessions_overlapping_loss = self.outbox.overlapping();
     }

@@ -25,6 +25,12 @@ static PACKETS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "wake_at")]
 static WAKE_AT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// A packet this long may be of a body that nobody looks at, and the agent says so when it has read what came before: the
+/// sooner it comes, the less is copied. Longer than an Ethernet frame, so that only bulk transfers have it.
+const LONG: u32 = 8 << 10;
+/// So much less may wait then: with the default buffer, 128 KB.
+const SOONER: u64 = 32;
+
 /// Nobody waits.
 const NEVER: u64 = u64::MAX;
 
@@ -84,17 +90,22 @@ fn write_into<const ROOM: usize>(ctx: &TcContext, header: &EventHeader, len: u32
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
         return Err(Verdict::LostNoReader);
     }
-    entry.submit(u64::from(if must_wake() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+    entry.submit(u64::from(if must_wake(len >= LONG) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
     Ok(())
 }
 
 /// Whether the reader waits, and would come too late.
 #[inline(always)]
-fn must_wake() -> bool {
+fn must_wake(is_long: bool) -> bool {
     let Some(wake_at) = WAKE_AT.get_ptr_mut(0) else { return false };
     // SAFETY: an element of a live array, read and written whole. Two CPUs may both find the reader waiting, and wake it twice.
     unsafe {
-        let is_time = PACKETS.query(u64::from(BPF_RB_AVAIL_DATA)) >= ptr::read_volatile(wake_at);
+        let told = ptr::read_volatile(wake_at);
+        if told == NEVER {
+            return false;
+        }
+        let at = if is_long { told / SOONER } else { told };
+        let is_time = PACKETS.query(u64::from(BPF_RB_AVAIL_DATA)) >= at;
         if is_time {
             ptr::write_volatile(wake_at, NEVER);
         }

@@ -10,6 +10,7 @@ mod sequence;
 mod stray;
 mod stream;
 mod table;
+mod unneeded;
 mod unseen;
 
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use opening::Opening;
 use piece::{Mark, Piece, Taken};
 use stream::Stream;
 pub(crate) use table::{Admission, Context, Table};
+use unneeded::Told;
+pub use unneeded::Unneeded;
 pub(crate) use unseen::Unseen;
 
 use crate::{
@@ -66,6 +69,8 @@ pub(crate) struct Flow {
     seen: [bool; 2],
     /// How often one side has proven that it gets what is not seen here.
     proofs: u32,
+    /// What of each stream was told to be unneeded.
+    told: [Told; 2],
     conversation: Box<dyn Conversation>,
     /// Reused for what the conversation reports.
     reports: Vec<Report>,
@@ -108,6 +113,7 @@ impl Flow {
             closed: [false; 2],
             seen: [false; 2],
             proofs: 0,
+            told: [0..0, 0..0],
             conversation: protocol.conversation(),
             reports: Vec::new(),
             last_ns: 0,
@@ -170,7 +176,7 @@ impl Flow {
         let end = offset + u64::from(segment.payload_len);
         let sent_with = self.streams[own].sent_with(end);
         let is_bound = self.streams[own].is_repeated(end, acked.unwrap_or(u64::MAX));
-        let mut piece = Piece {
+        let piece = Piece {
             offset,
             time_ns: now_ns,
             acked: acked.map_or(0, |acked| sent_with.map_or(acked, |sent| sent.min(acked))),
@@ -187,22 +193,36 @@ impl Flow {
             trouble: None,
         };
         if segment.payload_len > 0 || piece.mark != Mark::None {
-            if segment.payload_len > 0 {
-                piece.trouble = self.streams[own].judge(&piece, self.round_trip_ns());
-            }
-            let done = self.streams[opposite].next();
-            match self.streams[own].take(&piece, done) {
-                Taken::Now(skip) => self.deliver(toward, &piece, skip, limits),
-                Taken::Queued => {}
-                Taken::Repeated => {
-                    cx.ledger.segments_repeated += 1;
-                    if let Some(trouble) = piece.trouble {
-                        self.conversation.incident(Incident { time_ns: now_ns, toward, trouble }, offset);
-                    }
-                }
-            }
+            self.take(toward, piece, cx);
         }
         self.run(now_ns, limits);
+    }
+
+    /// Takes in what a segment brings of its stream.
+    fn take(&mut self, toward: Toward, piece: Piece<&[u8]>, cx: &mut Context<'_>) {
+        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let (time_ns, offset) = (piece.time_ns, piece.offset);
+        let has_payload = piece.end() > offset;
+        let round_trip_ns = self.round_trip_ns();
+        let mut trouble = has_payload.then(|| self.streams[own].judge(&piece, round_trip_ns)).flatten();
+        let mut is_repeated = true;
+        for part in self.parts(toward, piece) {
+            let part = Piece { trouble, ..part };
+            let done = self.streams[opposite].next();
+            match self.streams[own].take(&part, done) {
+                Taken::Now(skip) => self.deliver(toward, &part, skip, cx.limits),
+                Taken::Queued => {}
+                Taken::Repeated => continue,
+            }
+            // It is on the first that is new.
+            (is_repeated, trouble) = (false, None);
+        }
+        if is_repeated {
+            cx.ledger.segments_repeated += 1;
+            if let Some(trouble) = trouble {
+                self.conversation.incident(Incident { time_ns, toward, trouble }, offset);
+            }
+        }
     }
 
     /// What a repetition needs at least: the sender hears that bytes are missing only after a round trip.

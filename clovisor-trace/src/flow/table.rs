@@ -116,6 +116,9 @@ impl Table {
         let flow = entry.into_mut();
         flow.segment(toward, segment, cx);
         cx.out.extend(flow.take_sessions());
+        if segment.payload_len > 0 {
+            cx.out.unneeded.extend(flow.tell_unneeded(toward, cx.limits));
+        }
         book(flow, key, total, deadlines, cx.limits);
         let is_over = flow.is_over();
         self.shed(key, is_over, cx);
@@ -171,6 +174,10 @@ impl Table {
         self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
         if let Some(filed) = flow.filed_ns {
             self.deadlines.remove(&(filed, *key));
+        }
+        // What ends otherwise may go on, and be met in its middle.
+        if !flow.is_over() {
+            cx.out.unneeded.extend(flow.take_back());
         }
         if flow.is_over() {
             self.ended.insert(*key, Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs() });

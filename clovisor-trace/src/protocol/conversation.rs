@@ -99,6 +99,10 @@ pub(crate) trait Conversation: Send {
     /// middle, so that nobody knows how many came before.
     fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>);
 
+    /// How many of the next bytes of a stream make no difference but by their number: whatever they are, sessions are the
+    /// same. `u64::MAX` if that is all that will come.
+    fn unneeded(&self, toward: Toward) -> u64;
+
     /// A stream has ended with [`End::Fin`].
     fn fin(&mut self, toward: Toward, out: &mut Vec<Report>);
 

@@ -93,6 +93,10 @@ impl Conversation for Tcp {
         self.missing_bytes += len;
     }
 
+    fn unneeded(&self, _toward: Toward) -> u64 {
+        u64::MAX
+    }
+
     fn fin(&mut self, _toward: Toward, _out: &mut Vec<Report>) {}
 
     fn end(&mut self, end: End, out: &mut Vec<Report>) {

@@ -7,6 +7,8 @@
 mod conversation;
 mod judge;
 mod network;
+#[path = "../trim/mod.rs"]
+mod trim;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -19,10 +21,13 @@ use proptest::{
     strategy::ValueTree as _,
     test_runner::{RngSeed, TestRunner},
 };
+use trim::Trim;
 
-/// Sessions of the packets, so far apart, and their ledger checked after each.
-fn trace(frames: &[Frame], pace_ns: u64) -> Vec<Session> {
-    let limits = Limits { headers: vec!["x-tag".to_owned()], ..Limits::default() };
+/// Sessions of the packets, so far apart, and their ledger checked after each. With `trim` packets that nobody looks at come without
+/// their payload.
+fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Session> {
+    let unneeded = trim.is_some().then_some(1);
+    let limits = Limits { headers: vec!["x-tag".to_owned()], unneeded, ..Limits::default() };
     let mut tracer = Tracer::new(limits);
     let mut sessions = Vec::new();
     let mut now = 1_000_000_000;
@@ -36,8 +41,11 @@ fn trace(frames: &[Frame], pace_ns: u64) -> Vec<Session> {
             toward: frame.toward,
             protocol: Protocol::Http,
             wire_len: u32::try_from(frame.data.len()).expect("small"),
-            data: &frame.data,
+            data: trim.as_mut().map_or(&frame.data, |trim| trim.copied(frame.toward, &frame.data)),
         });
+        if let Some(trim) = &mut trim {
+            trim.hear(&mut tracer);
+        }
         assert_eq!(tracer.ledger().balance(), Ok(()));
         sessions.extend(std::iter::from_fn(|| tracer.poll_session()));
     }
@@ -55,8 +63,17 @@ fn trace(frames: &[Frame], pace_ns: u64) -> Vec<Session> {
 /// Plays, traces and judges; leaves the packets behind if a law is broken.
 fn hold(talk: &Conversation, trouble: &Trouble) -> Result<(), TestCaseError> {
     let run = play(talk, trouble);
-    let sessions = trace(&run.frames, trouble.pace_ns);
-    judge(talk, &run, &sessions).map_err(|reason| {
+    let sessions = trace(&run.frames, trouble.pace_ns, None);
+    let verdict = judge(talk, &run, &sessions).and_then(|()| {
+        for delay in [0, 3] {
+            let trimmed = trace(&run.frames, trouble.pace_ns, Some(&mut Trim::new(delay)));
+            if trimmed != sessions {
+                return Err(differ(&sessions, &trimmed, delay));
+            }
+        }
+        Ok(())
+    });
+    verdict.map_err(|reason| {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("truth-failure.pcap");
         fs::write(&file, pcap(&run.frames)).expect("the temporary folder takes a file");
         let sessions: Vec<_> = sessions.iter().map(line).collect();
@@ -66,6 +83,17 @@ fn hold(talk: &Conversation, trouble: &Trouble) -> Result<(), TestCaseError> {
             sessions.join("\n")
         ))
     })
+}
+
+/// How sessions without the payload that nobody looks at differ from those with it.
+fn differ(with: &[Session], without: &[Session], delay: usize) -> String {
+    let at = with.iter().zip(without).position(|(with, without)| with != without);
+    let at = at.unwrap_or(with.len().min(without.len()));
+    format!(
+        "with payload, then without (told after {delay} packets):\n{:#?}\n{:#?}",
+        with.get(at),
+        without.get(at)
+    )
 }
 
 /// A capture file (pcap, LINKTYPE_RAW).
@@ -150,7 +178,7 @@ fn thousands_of_requests_on_one_connection() {
         (talk.habit, talk.ending) = (habit, Ending::ClientCloses);
         let trouble = trouble(true, false).new_tree(&mut runner).expect("trouble").current();
         hold(&talk, &trouble).expect("the laws");
-        let sessions = trace(&play(&talk, &trouble).frames, trouble.pace_ns);
+        let sessions = trace(&play(&talk, &trouble).frames, trouble.pace_ns, None);
         let ended = |session: &&Session| matches!(session.outcome, Outcome::Complete | Outcome::Upgraded);
         assert_eq!(sessions.iter().filter(ended).count(), 3_000);
     }

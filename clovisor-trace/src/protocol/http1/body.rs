@@ -67,6 +67,15 @@ impl Body {
         }
     }
 
+    /// How many of the next bytes are data, whatever they are.
+    pub(crate) fn unneeded(&self) -> u64 {
+        match self {
+            Self::UntilClose => u64::MAX,
+            Self::Length(remaining) | Self::Chunked(Chunked::Data(remaining)) => *remaining,
+            Self::Chunked(_) => 0,
+        }
+    }
+
     /// Passes over bytes that were not captured.
     pub(crate) fn skip(&mut self, len: u64) -> Skip {
         match self {

@@ -152,6 +152,15 @@ impl Conversation for Http1 {
         }
     }
 
+    fn unneeded(&self, toward: Toward) -> u64 {
+        match toward {
+            Toward::Server => self.requests.unneeded(),
+            // What comes first behind the head may show that there is no body.
+            Toward::Client if self.unsure_body == Some(self.served) => 0,
+            Toward::Client => self.responses.unneeded(),
+        }
+    }
+
     fn fin(&mut self, toward: Toward, out: &mut Vec<Report>) {
         match toward {
             Toward::Server => self.requests.end(),

@@ -216,6 +216,15 @@ impl Reader {
         matches!(&self.state, State::Head(held) if held.is_empty())
     }
 
+    /// How many of the next bytes need not be looked at.
+    pub(crate) fn unneeded(&self) -> u64 {
+        match &self.state {
+            State::Body(body) => body.unneeded(),
+            State::Tunnel => u64::MAX,
+            State::Head(_) | State::Hold(_) | State::Lost => 0,
+        }
+    }
+
     pub(crate) fn memory(&self) -> usize {
         match &self.state {
             State::Head(held) | State::Hold(held) => held.capacity(),
