@@ -43,6 +43,9 @@ impl Verdict {
         Self::EmittedTrimmed,
     ];
 
+    /// Those of packets that got to user space, or their headers did.
+    pub const EMITTED: [Self; 3] = [Self::Emitted, Self::EmittedCut, Self::EmittedTrimmed];
+
     /// Those of packets that were wanted and did not get to user space.
     pub const LOST: [Self; 2] = [Self::LostNoRoom, Self::LostNoReader];
 

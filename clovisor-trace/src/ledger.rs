@@ -10,6 +10,10 @@ use crate::{outcome::Outcome, protocol::Protocol};
 pub struct Ledger {
     /// Packets that came in.
     pub packets: u64,
+    /// Bytes that they had on the wire, from their IP headers on.
+    pub bytes: u64,
+    /// Bytes of these that came with them.
+    pub bytes_copied: u64,
     /// Packets whose segment went to its flow.
     pub segments: u64,
     /// Packets that were fragments: of a datagram made whole, or still waiting.

@@ -35,8 +35,6 @@ pub struct Limits {
     /// How many bytes in a row nobody must need before [`Tracer::poll_unneeded`](crate::Tracer::poll_unneeded) tells of them; `None`:
     /// it never does.
     pub unneeded: Option<u64>,
-    /// How long a session that has ended is kept, so that what is heard late of losses is marked on it: not at all.
-    pub keep_ns: u64,
     /// Names of headers, in lower case, that sessions keep for export; none by default.
     pub headers: Vec<String>,
 }
@@ -55,7 +53,6 @@ impl Default for Limits {
             reorder_ns: 100_000_000,
             settle_ns: 20_000_000,
             unneeded: None,
-            keep_ns: 0,
             headers: Vec::new(),
         }
     }

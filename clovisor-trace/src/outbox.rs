@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use crate::{
     flow::Unneeded,
     ledger::Ended,
-    limits::Limits,
     loss::{Loss, Losses},
     session::Session,
 };
@@ -39,9 +38,9 @@ struct Kept {
 }
 
 impl Outbox {
-    /// Nothing has ended yet.
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self { idle_ns: limits.idle_ns, keep_ns: limits.keep_ns, ..Self::default() }
+    /// Nothing has ended yet. A connection is waited for so long.
+    pub(crate) fn new(idle_ns: u64) -> Self {
+        Self { idle_ns, ..Self::default() }
     }
 
     /// The next session that has ended long enough ago.
@@ -59,14 +58,14 @@ impl Outbox {
         self.counts[session.protocol as usize][session.outcome as usize] += 1;
         if !self.losses.is_empty() {
             session.overlaps_loss |= self.losses.overlap(&session, ended_ns, self.idle_ns);
-            self.overlapping += u64::from(session.overlaps_loss);
         }
+        self.overlapping += u64::from(session.overlaps_loss);
         Some(session)
     }
 
-    /// Nothing more will be heard of losses.
-    pub(crate) fn keep_no_longer(&mut self) {
-        self.keep_ns = 0;
+    /// From now on keeps sessions so long.
+    pub(crate) fn keep(&mut self, keep_ns: u64) {
+        self.keep_ns = keep_ns;
     }
 
     /// Sessions that were not fetched yet.

@@ -36,7 +36,7 @@ impl Tracer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let datagrams = Datagrams::new(limits.datagrams);
-        let outbox = Outbox::new(&limits);
+        let outbox = Outbox::new(limits.idle_ns);
         Self {
             limits,
             table: Table::new(),
@@ -55,6 +55,8 @@ impl Tracer {
             self.handle_timeout(packet.time_ns);
         }
         self.ledger.packets += 1;
+        self.ledger.bytes += u64::from(packet.wire_len);
+        self.ledger.bytes_copied += packet.data.len() as u64;
         self.outbox.now_ns = packet.time_ns;
         match decode(packet) {
             Decoded::Segment(segment) => match self.give(packet, &segment) {
@@ -82,10 +84,16 @@ impl Tracer {
     }
 
     /// Takes note that packets were lost on their way here: sessions of the interface that were under way then are marked
-    /// when they end ([`Session::overlaps_loss`]). Call it before the first packet that is younger is handed in, so that none
-    /// of them has ended yet.
+    /// when they are fetched ([`Session::overlaps_loss`]). Call it before the first packet that is younger is handed in, so that
+    /// none of them has ended yet, or see to it that they are kept ([`Self::keep_sessions`]).
     pub fn handle_loss(&mut self, loss: &Loss) {
         self.outbox.lost(loss);
+    }
+
+    /// From now on keeps each session for so long after its end, until tracing ends: for whoever hears of a loss so much later than of
+    /// packets that are younger, so that it is marked on sessions that it may have hit.
+    pub fn keep_sessions(&mut self, keep_ns: u64) {
+        self.outbox.keep(keep_ns);
     }
 
     /// Looks at the clock, the one that packets carry: sessions whose time is over end.
@@ -109,7 +117,7 @@ impl Tracer {
         self.table.poll_timeout(&self.limits)
     }
 
-    /// The next session that has ended, [`Limits::keep_ns`] ago if tracing goes on.
+    /// The next session that has ended.
     pub fn poll_session(&mut self) -> Option<Session> {
         let session = self.outbox.pop();
         if session.is_some() {
@@ -140,7 +148,7 @@ impl Tracer {
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.finish_all(&mut Context { now_ns, limits, ledger, out, unseen });
         self.datagrams.clear();
-        self.outbox.keep_no_longer();
+        self.outbox.keep(0);
         self.bring_up_to_date();
     }
 

@@ -201,6 +201,8 @@ proptest! {
         }
         tracer.finish(now);
         prop_assert_eq!(tracer.ledger().balance(), Ok(()));
+        while tracer.poll_session().is_some() {}
+        prop_assert_eq!(tracer.ledger().balance(), Ok(()));
         prop_assert_eq!(tracer.ledger().sessions_open, 0);
     }
 }

@@ -275,6 +275,7 @@ fn seen(verdicts: &Verdicts) -> Account {
     let name = |verdict| match verdict {
         Verdict::Emitted => "captured",
         Verdict::EmittedCut => "captured cut",
+        Verdict::EmittedTrimmed => "captured without payload",
         Verdict::NotIp => "not IP",
         Verdict::NotTcp => "not TCP",
         Verdict::NotSelected => "not selected",

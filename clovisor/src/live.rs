@@ -49,10 +49,11 @@ impl Live {
     /// Loads the kernel side; nothing is attached yet.
     pub(crate) fn load(
         attacher: Attacher,
-        pipeline: Pipeline,
+        mut pipeline: Pipeline,
         buffers: Buffers,
         verbose: bool,
     ) -> Result<Self> {
+        pipeline.keep_sessions();
         let mut kernel = Kernel::load(buffers, verbose).context("cannot load the eBPF programs")?;
         let packets = kernel.packets().context("cannot open the packet buffers")?;
         let mib = packets.buffer_bytes() >> 20;
@@ -144,18 +145,29 @@ impl Live {
     /// Fetches what the kernel has picked, and ends sessions whose time is over.
     pub(crate) fn fetch(&mut self, out: &mut impl FnMut(Span)) {
         let now_ns = clock::monotonic_ns();
-        // Before any packet that is younger than what was lost.
+        // Before any session is handed on that may have lost packets.
         self.look(now_ns);
         let Self { packets, pipeline, epoch_ns, capture, .. } = self;
         packets.drain(now_ns, &mut |header, data| hand_in(pipeline, capture, header, data, *epoch_ns, out));
-        // Packets younger than this are still held back for order, so the tracer's clock must not pass them.
+        // Packets younger than this may still come, so the tracer's clock must not pass them.
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
         let now_ns = now_ns.saturating_sub(hold_back);
         pipeline.tick(now_ns, *epoch_ns, out);
         if let Some(capture) = capture {
             capture.clock(now_ns);
         }
+        self.spare();
         self.kernel.flush_log();
+    }
+
+    /// Tells the kernel side what nobody looks at.
+    fn spare(&mut self) {
+        while let Some(unneeded) = self.pipeline.poll_unneeded() {
+            // A failure costs time, no packet.
+            if let Err(error) = self.kernel.spare(&unneeded) {
+                tracing::debug!("cannot tell the kernel what need not be copied: {error}");
+            }
+        }
     }
 
     /// Waits for the timer, or for the kernel side to say that so many packets wait that [`Self::fetch`] must come sooner. May be

@@ -262,6 +262,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Emitted => "captured",
         Verdict::EmittedCut => "captured_cut",
+        Verdict::EmittedTrimmed => "captured_without_payload",
         Verdict::NotIp => "not_ip",
         Verdict::NotTcp => "not_tcp",
         Verdict::NotSelected => "not_selected",

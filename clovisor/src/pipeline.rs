@@ -11,10 +11,11 @@ use std::{
 
 use clovisor_trace::{
     Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder,
-    Tracer,
+    Tracer, Unneeded,
 };
 
 use crate::{
+    datapath::packets::HOLD_BACK,
     export::Sampler,
     ledger::{Books, Sinks, Source},
     plan::Peers,
@@ -65,11 +66,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline that keeps the named headers, and hands on as many sessions as the limit says.
+    /// A pipeline within these limits, that hands on as many sessions as `limit` says.
     #[must_use]
-    pub fn new(headers: Vec<String>, semconv: Semconv, limit: Option<u64>) -> Self {
+    pub fn new(limits: Limits, semconv: Semconv, limit: Option<u64>) -> Self {
         Self {
-            tracer: Tracer::new(Limits { headers, ..Limits::default() }),
+            tracer: Tracer::new(limits),
             builder: SpanBuilder { semconv },
             names: HashMap::new(),
             unnamed: Names::all(Resource::service("clovisor")),
@@ -130,6 +131,16 @@ impl Pipeline {
     /// Takes note that packets were lost before they came here.
     pub fn lost(&mut self, loss: &Loss) {
         self.tracer.handle_loss(loss);
+    }
+
+    /// From now on keeps sessions until it is known whether packets of theirs were lost.
+    pub fn keep_sessions(&mut self) {
+        self.tracer.keep_sessions(u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// What nobody looks at, and so need not be copied.
+    pub fn poll_unneeded(&mut self) -> Option<Unneeded> {
+        self.tracer.poll_unneeded()
     }
 
     /// Looks at the clock of the packets.

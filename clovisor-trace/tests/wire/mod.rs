@@ -2,8 +2,12 @@
 //! numbers, and what the network may do to them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+#[path = "../trim/mod.rs"]
+pub mod trim;
+
 use clovisor_trace::{Limits, Packet, Protocol, Session, Side, Toward, Tracer};
 use etherparse::PacketBuilder;
+use trim::Trim;
 
 /// One packet, in the order in which it was sent.
 #[derive(Clone, Debug)]
@@ -120,8 +124,27 @@ pub fn whole() -> impl Iterator<Item = usize> {
     std::iter::repeat(usize::MAX)
 }
 
-/// Gives packets to a tracer, a microsecond apart, and ends it after a second of silence.
+/// Gives packets to a tracer, a microsecond apart, and ends it after a second of silence. Without the payload that nobody looks at
+/// the sessions are the same.
 pub fn trace_with(frames: &[Frame], protocol: Protocol, limits: Limits) -> (Vec<Session>, Tracer) {
+    let (sessions, tracer) = trace_trimmed(frames, protocol, limits.clone(), None);
+    // What a capture cuts is missing, even if nobody looks at it.
+    let is_whole = frames.iter().all(|frame| frame.data.len() == frame.wire_len as usize);
+    for delay in [0, 1, 7].into_iter().filter(|_| is_whole) {
+        let limits = Limits { unneeded: Some(1), ..limits.clone() };
+        let trimmed = trace_trimmed(frames, protocol, limits, Some(&mut Trim::new(delay))).0;
+        assert_eq!(trimmed, sessions, "told after {delay} packets");
+    }
+    (sessions, tracer)
+}
+
+/// The same, with or without the payload that nobody looks at.
+pub fn trace_trimmed(
+    frames: &[Frame],
+    protocol: Protocol,
+    limits: Limits,
+    mut trim: Option<&mut Trim>,
+) -> (Vec<Session>, Tracer) {
     let mut tracer = Tracer::new(limits);
     let mut sessions = Vec::new();
     let mut now = 1_000_000_000;
@@ -135,8 +158,11 @@ pub fn trace_with(frames: &[Frame], protocol: Protocol, limits: Limits) -> (Vec<
             toward: frame.toward,
             protocol,
             wire_len: frame.wire_len,
-            data: &frame.data,
+            data: trim.as_mut().map_or(&frame.data, |trim| trim.copied(frame.toward, &frame.data)),
         });
+        if let Some(trim) = &mut trim {
+            trim.hear(&mut tracer);
+        }
         assert_eq!(tracer.ledger().balance(), Ok(()));
         sessions.extend(std::iter::from_fn(|| tracer.poll_session()));
     }

@@ -11,7 +11,7 @@ mod traces;
 use std::{collections::BTreeMap, future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::Semconv;
+use clovisor_trace::{Limits, Semconv};
 use tokio::{
     sync::{mpsc, watch},
     time::{Duration, Instant, MissedTickBehavior, interval, timeout},
@@ -69,6 +69,8 @@ pub struct Settings {
     pub way: Way,
     /// How packets come from the kernel.
     pub buffers: Buffers,
+    /// How many bytes in a row nobody must look at so that they are not copied; `None`: all are.
+    pub unneeded: Option<u64>,
     /// Name of the cluster.
     pub cluster_name: Option<String>,
     /// Folder of network namespaces, as the container runtime makes them.
@@ -137,9 +139,9 @@ impl Agent {
         let paths = Paths { netns: settings.netns, cni_cache: settings.cni_cache, ..Paths::default() };
         let veths = PodInterfaces::new(paths).await.context("cannot look up interfaces")?;
         let links = LinkEvents::new().await.context("cannot follow the node's interfaces")?;
-        let pipeline = Pipeline::new(settings.headers, settings.semconv, None)
-            .with_sampler(environment.sampler)
-            .with_red();
+        let limits = Limits { headers: settings.headers, unneeded: settings.unneeded, ..Limits::default() };
+        let pipeline =
+            Pipeline::new(limits, settings.semconv, None).with_sampler(environment.sampler).with_red();
         let live = Live::load(attacher, pipeline, settings.buffers, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {

@@ -14,6 +14,22 @@ pub struct BufferArgs {
     /// How packets come from the kernel: by one ring buffer, by a perf buffer of each CPU, or by the first that this kernel has
     #[arg(long, value_enum, default_value_t, env = "CLOVISOR_TRANSPORT")]
     pub transport: TransportArg,
+    /// Copy all bytes of the packets that are traced, also those that nobody looks at: bodies of known length, upgraded connections,
+    /// and those without a parser. Spans are the same; it costs processor time. With --write it is always so
+    #[arg(long, env = "CLOVISOR_COPY_ALL")]
+    pub copy_all: bool,
+}
+
+/// Least number of bytes in a row of which the kernel is told that nobody looks at them: telling costs two system calls, about as
+/// much as copying these.
+const UNNEEDED: u64 = 64 << 10;
+
+impl BufferArgs {
+    /// How many bytes in a row nobody must look at so that they are not copied; `None`: all are.
+    #[must_use]
+    pub fn unneeded(&self) -> Option<u64> {
+        (!self.copy_all).then_some(UNNEEDED)
+    }
 }
 
 /// [`Transport`] on the command line.

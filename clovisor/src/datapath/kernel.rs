@@ -100,10 +100,10 @@ impl Verdicts {
         Verdict::LOST.iter().map(|&verdict| self.of(verdict)).sum()
     }
 
-    /// Packets that were captured, whole or cut.
+    /// Packets that were captured, whole or in part.
     #[must_use]
     pub fn emitted(&self) -> u64 {
-        self.of(Verdict::Emitted) + self.of(Verdict::EmittedCut)
+        Verdict::EMITTED.iter().map(|&verdict| self.of(verdict)).sum()
     }
 
     /// Packets of one [`direction`].

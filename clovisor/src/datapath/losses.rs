@@ -42,8 +42,8 @@ impl Losses {
     /// What was lost since the last look. `now_ns` is the time read before the call.
     ///
     /// A loss happened after the look before; as a classifier takes its time first and counts then, up to
-    /// [`HOLD_BACK`] may lie between the two. Events younger than that are held back, so whoever looks before
-    /// [`drain`](super::packets::Packets::drain) knows of every loss before any younger event.
+    /// [`HOLD_BACK`] may lie between the two. Sessions are kept for so long
+    /// ([`keep_sessions`](clovisor_trace::Tracer::keep_sessions)), so that each loss that may have hit one is known before it is handed on.
     ///
     /// # Errors
     /// [`KernelError::Map`]; the next look then tells what this one could not.

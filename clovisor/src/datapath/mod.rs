@@ -23,4 +23,5 @@ pub mod losses;
 pub mod namespace;
 pub mod packets;
 mod request;
+mod unneeded;
 pub mod veth;

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use chosen::Chosen;
 use clovisor_trace::{
-    Resource, Span,
+    Limits, Resource, Span,
     capture::{self, CaptureError, Event},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -62,9 +62,9 @@ pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let mut outputs = Outputs::open(&arguments.output, &environment)?;
     let (rules, by_default) = arguments.selection.rules();
     let joins = arguments.selection.joins();
-    let mut pipeline =
-        Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
-            .with_sampler(environment.sampler);
+    let limits = Limits { headers: arguments.selection.headers, ..Limits::default() };
+    let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
+        .with_sampler(environment.sampler);
     pipeline.join(joins, HashSet::new());
     let chosen = Chosen::new(rules, by_default, arguments.service.clone(), joins, environment.clone());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));
@@ -156,6 +156,9 @@ fn run(
             Event::Packet(record) => record,
             Event::Interface(described) => {
                 chosen.interface(described, &mut pipeline);
+                if chosen.is_ours() {
+                    pipeline.keep_sessions();
+                }
                 return ControlFlow::Continue(());
             }
             Event::Time(taken) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::{Resource, Rules};
+use clovisor_trace::{Limits, Resource, Rules};
 use tokio::{
     process::{Child, Command},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -60,9 +60,11 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     if by_default {
         tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
     }
-    let mut pipeline =
-        Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
-            .with_sampler(environment.sampler);
+    // A file is to hold all that was on the wire.
+    let unneeded = arguments.buffers.unneeded().filter(|_| arguments.write.is_none());
+    let limits = Limits { headers: arguments.selection.headers.clone(), unneeded, ..Limits::default() };
+    let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
+        .with_sampler(environment.sampler);
     pipeline.join(arguments.selection.joins(), HashSet::new());
     let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;

@@ -14,4 +14,5 @@ mod netns;
 mod overload;
 mod program;
 mod server;
+mod unneeded;
 mod usage;

@@ -28,6 +28,16 @@ pub(crate) fn tcp_between(source: u16, destination: u16, payload: &[u8]) -> Vec<
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &rest, payload].concat()
 }
 
+/// A TCP segment of the connection of [`tcp`], of the client or to it, with this sequence number and these flags.
+pub(crate) fn segment(to_server: bool, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) =
+        if to_server { (CLIENT_PORT, SERVER_PORT) } else { (SERVER_PORT, CLIENT_PORT) };
+    let mut segment = tcp_between(source, destination, payload);
+    segment[4..8].copy_from_slice(&seq.to_be_bytes());
+    segment[13] = flags;
+    segment
+}
+
 /// An IPv4 packet; `fragment` is the whole field with its flags.
 pub(crate) fn ipv4(protocol: u8, options: &[u8], id: u16, fragment: u16, payload: &[u8]) -> Vec<u8> {
     assert_eq!(options.len() % 4, 0);

@@ -25,5 +25,6 @@ mod rights;
 mod scale;
 mod traffic;
 mod transport;
+mod unneeded;
 mod veth;
 mod veth_events;

@@ -16,20 +16,20 @@ use crate::frames::{
 };
 
 /// BPF_PROG_TEST_RUN gives the packet the loopback interface.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 /// What the kernel reads as -1: go on with the chain.
 const GO_ON: u32 = u32::MAX;
 
 /// What was emitted: header and packet.
-type Events = Vec<(EventHeader, Vec<u8>)>;
+pub(crate) type Events = Vec<(EventHeader, Vec<u8>)>;
 
-struct Bench {
-    kernel: Kernel,
+pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
     packets: Packets,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut kernel = Kernel::load(buffers(SMALLEST_BUFFER), false).unwrap();
         let packets = kernel.packets().unwrap();
         let ports = BTreeMap::from([(SERVER_PORT, protocol::HTTP)]);
@@ -38,7 +38,7 @@ impl Bench {
     }
 
     /// Sends a frame through a program; returns its verdict and what was emitted.
-    fn run(&mut self, program: &'static str, frame: &[u8]) -> (Verdict, Events) {
+    pub(crate) fn run(&mut self, program: &'static str, frame: &[u8]) -> (Verdict, Events) {
         self.try_run(program, frame).expect("the kernel refuses to run a program on this frame")
     }
 

@@ -22,9 +22,9 @@ pub(super) use self::{perf::Perf, ring::Ring};
 pub const DEFAULT_BUFFER: usize = 8 << 20;
 /// Smallest size: one packet of 64 KB fits twice.
 pub const SMALLEST_BUFFER: usize = 128 << 10;
-/// How old an event must be before it is handed out. A classifier stamps its packet within a microsecond of writing it, or of
-/// counting it as lost; only an interrupt or the hypervisor comes between. So whoever looks for losses and then drains knows
-/// of every loss before any younger event.
+/// How much later an event may come, or a loss be counted, than the time says that is on it. A classifier stamps its packet within a
+/// microsecond of that; only an interrupt or the hypervisor comes between. So perf buffers hold events back for so long, to bring them
+/// into order, and whoever looks for losses knows of all that are so old.
 pub const HOLD_BACK: Duration = Duration::from_millis(5);
 
 /// The way on which packets come.
@@ -130,7 +130,7 @@ pub struct Counters {
     pub late: u64,
     /// Records refused by [`record::decode`].
     pub invalid: u64,
-    /// Events that were read and are held back.
+    /// Events that were read and not handed out yet.
     pub held: u64,
 }
 
@@ -145,22 +145,21 @@ pub enum Packets {
 }
 
 impl Packets {
-    /// Hands out all events older than [`HOLD_BACK`] before `now_ns`, oldest first: the header, and the
-    /// packet from its IP header up. `now_ns` is [`monotonic_ns`](super::clock::monotonic_ns) read before
-    /// the call.
+    /// Hands out events, oldest first: the header, and the packet from its IP header up. Of a ring buffer all that are there, of
+    /// perf buffers those that are older than [`HOLD_BACK`]. `now_ns` is [`monotonic_ns`](super::clock::monotonic_ns) read before the
+    /// call.
     pub fn drain(&mut self, now_ns: u64, sink: &mut impl FnMut(&EventHeader, &[u8])) {
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
-        let until_ns = now_ns.saturating_sub(hold_back);
         match self {
-            Self::Ring(ring) => ring.drain(now_ns, until_ns, sink),
-            Self::Perf(perf) => perf.drain(until_ns, sink),
+            Self::Ring(ring) => ring.drain(now_ns, sink),
+            Self::Perf(perf) => perf.drain(now_ns.saturating_sub(hold_back), sink),
         }
     }
 
     /// Hands out everything that is there: the end of tracing.
     pub fn flush(&mut self, sink: &mut impl FnMut(&EventHeader, &[u8])) {
         match self {
-            Self::Ring(ring) => ring.drain(u64::MAX, u64::MAX, sink),
+            Self::Ring(ring) => ring.flush(u64::MAX, sink),
             Self::Perf(perf) => perf.drain(u64::MAX, sink),
         }
     }

@@ -1,8 +1,8 @@
 //! The ring buffer of all CPUs: events come in the order in which they were written.
 //!
 //! A packet that another one has caused is written after it, so this is an order in which they may have happened, though of
-//! two packets that CPUs handle at once the times may be the other way round. Events are handed out where they lie, and what
-//! is too young stays there: nothing is copied, unless the ring fills up.
+//! two packets that CPUs handle at once the times may be the other way round. Events are handed out where they lie, and nothing is
+//! copied.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -28,6 +28,7 @@ pub struct Ring {
     told_ns: u64,
     /// Whether the kernel side has woken us since.
     woken: AtomicBool,
+    /// What [`Self::read`] has read.
     held: Held,
     counters: Counters,
 }
@@ -47,37 +48,40 @@ impl Ring {
         Ok(Self { ring, bytes, wake_at, told_ns: 0, woken: AtomicBool::new(true), held, counters })
     }
 
-    pub(super) fn drain(&mut self, now_ns: u64, until_ns: u64, sink: &mut impl FnMut(&EventHeader, &[u8])) {
+    pub(super) fn drain(&mut self, now_ns: u64, sink: &mut impl FnMut(&EventHeader, &[u8])) {
+        self.flush(now_ns, sink);
+        self.ask_to_be_woken(now_ns);
+    }
+
+    /// Hands out what is there, up to the first that is younger than `until_ns`: more than that may come as fast as it is read.
+    pub(super) fn flush(&mut self, until_ns: u64, sink: &mut impl FnMut(&EventHeader, &[u8])) {
         let Self { ring, held, counters, .. } = self;
         let mut handed_out = 0;
         let mut sink = |header: &EventHeader, packet: &[u8]| {
             handed_out += 1;
             sink(header, packet);
         };
-        if held.len() == 0 || held.release(until_ns, &mut sink) {
-            while let Some(item) = ring.get_mut().next() {
-                match record::decode(&item) {
-                    Ok((header, packet)) if header.time_ns <= until_ns => sink(&header, packet),
-                    // Dropping an item takes it out of the ring.
-                    Ok(_) => {
-                        counters.invalid += u64::from(held.push(&item, &[]).is_err());
+        held.release(u64::MAX, &mut sink);
+        while let Some(item) = ring.get_mut().next() {
+            match record::decode(&item) {
+                Ok((header, packet)) => {
+                    sink(&header, packet);
+                    if header.time_ns > until_ns {
                         break;
                     }
-                    Err(_) => counters.invalid += 1,
                 }
+                Err(_) => counters.invalid += 1,
             }
         }
         counters.events += handed_out;
-        self.make_room(now_ns);
     }
 
-    /// Where the ring was found filling up, takes out what is too young to be handed out.
-    fn make_room(&mut self, now_ns: u64) {
+    /// If the kernel side has woken us, lets it do so again.
+    fn ask_to_be_woken(&mut self, now_ns: u64) {
         let between = u64::try_from(BETWEEN_WAKES.as_nanos()).unwrap_or(u64::MAX);
         if !self.woken.load(Ordering::Relaxed) || now_ns.saturating_sub(self.told_ns) < between {
             return;
         }
-        self.read();
         // A failure costs wake-ups, not packets: they are fetched every few milliseconds all the same.
         if self.wake_at.set(0, self.bytes as u64 / 2, 0).is_ok() {
             (self.told_ns, self.woken) = (now_ns, AtomicBool::new(false));
