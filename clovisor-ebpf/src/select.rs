@@ -15,6 +15,9 @@ use crate::packet::{Headers, Part};
 const CREATE_OR_REPLACE: u64 = 0;
 /// BPF_NOEXIST: create, or leave what another CPU created in the meantime.
 const CREATE: u64 = 1;
+/// What is known of a connection that is new. Not on the stack, which is short.
+static NEW: SessionValue =
+    SessionValue { request_ns: 0, response_ns: 0, unneeded: [Window { from: 0, until: 0 }; 2] };
 /// Half of all sequence numbers: what is less far behind a place is ahead of it (RFC 9293 section 3.4).
 const AHEAD: u32 = 1 << 31;
 
@@ -94,17 +97,7 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
         }
     };
     let newest = if headers.payload_len > 0 { now } else { 0 };
-    let Some(value) = SESSIONS.get_ptr_mut(key) else {
-        let mut value = SessionValue::default();
-        if from_client {
-            value.request_ns = newest;
-        } else {
-            value.response_ns = newest;
-        }
-        // Losing the race against another CPU costs one timestamp of a connection just begun.
-        let _ = SESSIONS.insert(key, value, CREATE);
-        return false;
-    };
+    let Some(value) = SESSIONS.get_ptr_mut(&key).or_else(|| begin(&key)) else { return false };
     // SAFETY: an element of a live map; each number is written whole, by the CPU that saw the packet.
     unsafe {
         if headers.syn {
@@ -121,6 +114,14 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
             is_unneeded(headers, &raw mut (*value).unneeded[1])
         }
     }
+}
+
+/// An entry for a connection that is new.
+#[inline(always)]
+fn begin(key: &SessionKey) -> Option<*mut SessionValue> {
+    // Where another CPU was faster, its entry is taken.
+    let _ = SESSIONS.insert(key, &NEW, CREATE);
+    SESSIONS.get_ptr_mut(key)
 }
 
 /// Whether nobody looks at any of a packet's payload.

@@ -152,24 +152,6 @@ fn a_request_and_its_response_come_in_order() {
 }
 
 #[test]
-fn drain_holds_back_the_youngest() {
-    test("drain_holds_back_the_youngest", &[], |net| async move {
-        let mut traced = Traced::new(DEFAULT_BUFFER).await;
-        traced.attach(Way::Auto).await;
-        let before = monotonic_ns();
-        exchange(&net, POD_V4, b"request", b"response");
-        let mut count = 0;
-        traced.packets.drain(before, &mut |_, _| count += 1);
-        assert_eq!(count, 0, "handed out before its time");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        traced.packets.drain(monotonic_ns(), &mut |_, _| count += 1);
-        assert!(count >= 7, "a connection has at least 7 packets, got {count}");
-        let counters = traced.packets.counters();
-        assert_eq!((counters.events, counters.lost, counters.late, counters.invalid), (count, 0, 0, 0));
-    });
-}
-
-#[test]
 fn the_client_side_is_seen_by_an_egress_rule_and_from_within_the_pod() {
     test("the_client_side_is_seen_by_an_egress_rule_and_from_within_the_pod", &[], |net| async move {
         // From where we are (`host`), veth0 as a pod's own interface: what it sends is what the pod sends.

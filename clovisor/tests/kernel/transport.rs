@@ -63,5 +63,7 @@ fn perf_buffers_hold_back_what_is_young_and_a_ring_does_not() {
         let is_ring = traced.packets.transport() == Transport::Ring;
         assert_eq!((early, traced.packets.counters().held), if is_ring { (1, 0) } else { (0, emitted) });
         assert_eq!(early + count(&mut traced.packets, monotonic_ns() + 10_000_000), emitted);
+        let counters = traced.packets.counters();
+        assert_eq!((counters.events, counters.lost, counters.late, counters.invalid), (emitted, 0, 0, 0));
     });
 }

@@ -54,21 +54,21 @@ fn packets_within_the_window_come_without_payload() {
         for from in [1_000, u32::MAX - 5_000] {
             let at = |offset: i32| from.wrapping_add_signed(offset);
             assert_eq!(trimmed(&mut bench, at(-1_000), SYN, 0), None);
-            assert!(bench.kernel.spare(&told(Toward::Server, from, at(10_000))).unwrap());
+            assert!(bench.kernel.spare(&told(Toward::Server, from, at(1_000))).unwrap());
             for (offset, flags, len, expected) in [
                 (0, PSH_ACK, 1_000, Some(0)),
-                (9_000, PSH_ACK, 1_000, Some(0)),
-                (4_000, FIN_ACK, 10, Some(0)),
-                (4_000, RST, 10, Some(0)),
+                (900, PSH_ACK, 100, Some(0)),
+                (400, FIN_ACK, 10, Some(0)),
+                (400, RST, 10, Some(0)),
                 // Half before it, half behind it, on both sides of it.
                 (-1, PSH_ACK, 100, None),
-                (9_999, PSH_ACK, 2, None),
-                (-1, PSH_ACK, 10_500, None),
+                (999, PSH_ACK, 2, None),
+                (-1, PSH_ACK, 1_002, None),
                 // A repetition of what came before it leaves it as it is.
                 (-500, PSH_ACK, 500, None),
                 // Nothing to leave out.
-                (5_000, PSH_ACK, 0, None),
-                (20_000, PSH_ACK, 0, None),
+                (500, PSH_ACK, 0, None),
+                (2_000, PSH_ACK, 0, None),
                 (0, PSH_ACK, 1, Some(0)),
             ] {
                 assert_eq!(trimmed(&mut bench, at(offset), flags, len), expected, "{offset} {len}");
