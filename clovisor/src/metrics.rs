@@ -129,6 +129,9 @@ impl Observed {
         )?;
         let help = "Captured packets that are held back for order";
         gauge(encoder, "captured_packets_held", help, kernel.buffers.held)?;
+        let bytes = [("wire", ledger.bytes), ("copied", ledger.bytes_copied)];
+        let help = "Bytes of packets that were captured: on the wire, and those of them that were copied";
+        counters(encoder, "captured_bytes", help, "where", &bytes)?;
         let lost = self.books.packets_lost();
         counters(encoder, "packets_lost", "Packets that were wanted and lost", "reason", &lost)?;
         let by_cpu = kernel.lost_by_cpu.iter().enumerate().filter(|(_, packets)| **packets > 0);

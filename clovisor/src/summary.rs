@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use clovisor_trace::{Outcome, Session};
+use clovisor_trace::{Ledger, Outcome, Session};
 use hdrhistogram::Histogram;
 
 use crate::ledger::Books;
@@ -59,9 +59,9 @@ pub fn text(tally: &Tally, books: &Books) -> String {
         let quantile = |q| duration(tally.durations_us.value_at_quantile(q));
         _ = write!(text, "; p50 {}, p99 {}", quantile(0.5), quantile(0.99));
     }
-    let (bytes, copied) = (books.tracer.bytes, books.tracer.bytes_copied);
-    if copied < bytes {
-        _ = write!(text, "\n  bytes     {bytes} on the wire, of which {copied} were copied");
+    if books.kernel().is_some() {
+        let Ledger { bytes, bytes_copied, .. } = books.tracer;
+        _ = write!(text, "\n  bytes     {bytes} on the wire, {bytes_copied} copied");
     }
     for account in books.accounts().iter().filter(|account| account.shown || account.difference() > 0) {
         _ = write!(text, "\n  {account}");

@@ -99,6 +99,7 @@ pub(crate) fn kernel(measured: &[Value]) -> Value {
             "ns_per_packet": at("all/ns_per_run"),
             "ns_per_request": at("ns_per_request"),
             "body_bytes": at("body_bytes"),
+            "copied_bytes": at("tracer/copied_bytes"),
             "captured": at("tracer/captured"),
             "programs_of_the_last": measured.last().map(|last| last[name]["programs"].clone()),
             "accounts_of_the_last": measured.last().map(|last| last[name]["tracer"]["accounts"].clone()),
@@ -185,17 +186,18 @@ fn kernel_table(out: &mut String, kernel: &Value) {
     if rows(kernel).next().is_none() {
         return;
     }
-    *out += "\nIn the kernel\n\n| load | packets | cost a packet | cost a request | bodies | captured |\n\
-             | --- | --- | --- | --- | --- | --- |\n";
+    *out += "\nIn the kernel\n\n| load | packets | cost a packet | cost a request | bodies | copied | captured |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n";
     for row in rows(kernel) {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             text(&row["load"]),
             cell(row, "packets", 1.0, 0, ""),
             cell(row, "ns_per_packet", 1.0, 0, " ns"),
             cell(row, "ns_per_request", 1.0, 0, " ns"),
             cell(row, "body_bytes", 1e-6, 1, " MB"),
+            cell(row, "copied_bytes", 1e-6, 1, " MB"),
             cell(row, "captured", 100.0, 2, " %"),
         );
     }

@@ -166,6 +166,12 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// Bytes that Clovisor's kernel side has copied, by its ledger.
+    fn copied_bytes(&self) -> Option<u64> {
+        let line = self.accounts.iter().find_map(|line| line.trim().strip_prefix("bytes"))?;
+        line.strip_suffix(" copied")?.split_whitespace().last()?.parse().ok()
+    }
+
     /// Both, as a table takes them.
     pub(crate) fn json(&self, used: &Used, answered: f64) -> Value {
         let sessions = self.sessions as f64;
@@ -176,6 +182,7 @@ impl Finished {
             "receiver_us_per_session": used.receiver_us / sessions.max(1.0),
             "resident_kb": used.memory.resident_kb,
             "peak_kb": used.memory.peak_kb,
+            "copied_bytes": self.copied_bytes(),
             "accounts": self.accounts,
         })
     }
