@@ -65,11 +65,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline that keeps the named headers, and hands on as many sessions as the limit says.
+    /// A pipeline within limits, that hands on as many sessions as the user's own limit says.
     #[must_use]
-    pub fn new(headers: Vec<String>, semconv: Semconv, limit: Option<u64>) -> Self {
+    pub fn new(limits: Limits, semconv: Semconv, limit: Option<u64>) -> Self {
         Self {
-            tracer: Tracer::new(Limits { headers, ..Limits::default() }),
+            tracer: Tracer::new(limits),
             builder: SpanBuilder { semconv },
             names: HashMap::new(),
             unnamed: Names::all(Resource::service("clovisor")),
@@ -177,6 +177,8 @@ impl Pipeline {
             if let Some(peer) = peer {
                 peer.describe(&mut span.attributes);
             }
+            // It may wait in a queue, where room that nothing will take costs as much as what is taken.
+            span.attributes.shrink_to_fit();
             if let Some(red) = &mut self.red {
                 red.record(&session, resource, peer);
             }

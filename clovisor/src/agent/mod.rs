@@ -11,7 +11,7 @@ mod traces;
 use std::{collections::BTreeMap, future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::Semconv;
+use clovisor_trace::{Limits, Semconv};
 use tokio::{
     sync::{mpsc, watch},
     time::{Duration, Instant, MissedTickBehavior, interval, timeout},
@@ -34,6 +34,7 @@ use crate::{
     failure::Usage,
     ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK},
+    memory::Memory,
     metrics::Observed,
     pipeline::Pipeline,
     plan::{self, Desired, Peers, Setting},
@@ -69,6 +70,8 @@ pub struct Settings {
     pub way: Way,
     /// How packets come from the kernel.
     pub buffers: Buffers,
+    /// What flows and queues may hold.
+    pub memory: Memory,
     /// Name of the cluster.
     pub cluster_name: Option<String>,
     /// Folder of network namespaces, as the container runtime makes them.
@@ -132,14 +135,15 @@ impl Agent {
         source: Source,
         verbose: bool,
     ) -> Result<Self> {
-        let traces =
-            Traces::open(&settings.traces, environment.clone()).map_err(|error| Usage(error.to_string()))?;
+        let traces = Traces::open(&settings.traces, environment.clone(), settings.memory)
+            .map_err(|error| Usage(error.to_string()))?;
         let paths = Paths { netns: settings.netns, cni_cache: settings.cni_cache, ..Paths::default() };
         let veths = PodInterfaces::new(paths).await.context("cannot look up interfaces")?;
         let links = LinkEvents::new().await.context("cannot follow the node's interfaces")?;
-        let pipeline = Pipeline::new(settings.headers, settings.semconv, None)
-            .with_sampler(environment.sampler)
-            .with_red();
+        let memory = settings.memory;
+        let limits = Limits { headers: settings.headers, memory: memory.of_flows(), ..Limits::default() };
+        let pipeline =
+            Pipeline::new(limits, settings.semconv, None).with_sampler(environment.sampler).with_red();
         let live = Live::load(attacher, pipeline, settings.buffers, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use chosen::Chosen;
 use clovisor_trace::{
-    Resource, Span,
+    Limits, Resource, Span,
     capture::{self, CaptureError, Event},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +27,7 @@ use crate::{
     export::Environment,
     failure::Usage,
     ledger::{Books, Sinks, Source},
+    memory::Memory,
     outputs::Outputs,
     pipeline::Pipeline,
     signals::Signals,
@@ -59,12 +60,12 @@ struct Done {
 pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
     let source = open(&arguments.file)?;
-    let mut outputs = Outputs::open(&arguments.output, &environment)?;
+    let mut outputs = Outputs::open(&arguments.output, &environment, Memory::default())?;
     let (rules, by_default) = arguments.selection.rules();
     let joins = arguments.selection.joins();
-    let mut pipeline =
-        Pipeline::new(arguments.selection.headers, arguments.output.semconv, arguments.output.limit)
-            .with_sampler(environment.sampler);
+    let limits = Limits { headers: arguments.selection.headers, ..Limits::default() };
+    let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
+        .with_sampler(environment.sampler);
     pipeline.join(joins, HashSet::new());
     let chosen = Chosen::new(rules, by_default, arguments.service.clone(), joins, environment.clone());
     pipeline.name_others(resource(arguments.service, &arguments.file, &environment));

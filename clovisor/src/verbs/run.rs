@@ -39,6 +39,7 @@ pub async fn run(arguments: RunArgs, verbose: bool) -> Result<ExitCode> {
         headers: arguments.headers,
         way: arguments.attach.into(),
         buffers: arguments.buffers.into(),
+        memory: arguments.memory.into(),
         cluster_name: arguments.cluster.filter(|name| !name.is_empty()),
         netns: arguments.netns_dir,
         cni_cache: arguments.cni_cache,

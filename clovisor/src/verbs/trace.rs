@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::{Resource, Rules};
+use clovisor_trace::{Limits, Resource, Rules};
 use tokio::{
     process::{Child, Command},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -26,6 +26,7 @@ use crate::{
     failure::Usage,
     ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK, number},
+    memory::Memory,
     outputs::Outputs,
     pipeline::{Names, Pipeline},
     signals::Signals,
@@ -55,14 +56,16 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
         let service = service.unwrap_or(&target.interface);
         interfaces.push((found, resource(service, &target.interface, &environment)));
     }
-    let mut outputs = Outputs::open(&arguments.output, &environment)?;
+    let mut outputs = Outputs::open(&arguments.output, &environment, arguments.memory.into())?;
     let (rules, by_default) = arguments.selection.rules();
     if by_default {
         tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
     }
-    let mut pipeline =
-        Pipeline::new(arguments.selection.headers.clone(), arguments.output.semconv, arguments.output.limit)
-            .with_sampler(environment.sampler);
+    let memory: Memory = arguments.memory.into();
+    let headers = arguments.selection.headers.clone();
+    let limits = Limits { headers, memory: memory.of_flows(), ..Limits::default() };
+    let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
+        .with_sampler(environment.sampler);
     pipeline.join(arguments.selection.joins(), HashSet::new());
     let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;
