@@ -224,10 +224,26 @@ impl From<AttachWay> for Way {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use crate::memory::Memory;
 
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_has_a_default_and_a_least() {
+        let memory = |more: &[&str]| {
+            let words = ["clovisor", "trace", "-i", "lo"].iter().chain(more);
+            match super::Cli::try_parse_from(words).ok()?.command {
+                super::Command::Trace(arguments) => Some(Memory::from(arguments.memory)),
+                _ => None,
+            }
+        };
+        assert_eq!(memory(&[]), Some(Memory::default()));
+        assert_eq!(memory(&["--memory", "24"]), Some(Memory::mib(24)));
+        assert_eq!(memory(&["--memory", "4"]), None);
     }
 }
