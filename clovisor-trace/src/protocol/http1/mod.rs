@@ -102,9 +102,8 @@ impl Http1 {
 
     /// Reports what is complete.
     fn report_done(&mut self, out: &mut Vec<Report>) {
-        let is_done =
-            |oldest: &Box<Pending>| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
-        if self.pending.front().is_some_and(is_done) {
+        let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
+        if self.pending.front().is_some_and(|oldest| is_done(oldest)) {
             out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
         }
     }

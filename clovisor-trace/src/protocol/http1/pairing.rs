@@ -123,8 +123,8 @@ impl Http1 {
     /// Whether a request may begin here, although what came before it was lost. A client that waits goes on with its
     /// request until the response begins.
     pub(super) fn may_ask(&self) -> bool {
-        let unanswered = |newest: &Box<Pending>| !newest.response_done && newest.response_start_ns.is_none();
-        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
+        let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
+        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(|newest| unanswered(newest))
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
