@@ -7,8 +7,8 @@ pub struct Limits {
     /// pods with 300 connections each has open.
     pub flows: usize,
     /// Bytes held in all flows together: segments out of order, heads in part, requests that wait for their
-    /// response. The flow that was idle longest is given up when it is reached. 64 MiB is a quarter of the
-    /// agent's memory limit.
+    /// response; and ends that are remembered. These are forgotten first when it is reached, then the flow that was idle longest
+    /// is given up. 64 MiB is a quarter of the agent's memory limit.
     pub memory: usize,
     /// Bytes that one stream may hold of segments out of order: 8 MiB, a full receive window in flight (6 MiB at most with
     /// Linux' usual `tcp_rmem`) in segments of 500 bytes, each of which costs 100 more. Beyond it the oldest hole is declared a

@@ -106,3 +106,38 @@ fn flows_that_hold_much_make_room() {
     tracer.finish(10_000_000);
     assert_eq!(tracer.ledger().balance(), Ok(()));
 }
+
+/// Connections that were opened and asked once, and then closed if so wished.
+fn asked_once(tracer: &mut Tracer, flows: u16, closes: bool) {
+    for port in 0..flows {
+        let mut wire = Wire::open(10_000 + port, 1, 1);
+        wire.send(Toward::Server, b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n", &mut wire::whole());
+        wire.send(Toward::Client, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &mut wire::whole());
+        if closes {
+            Toward::BOTH.into_iter().for_each(|toward| wire.fin(toward));
+        }
+        for frame in &wire.frames {
+            give(tracer, u64::from(port) * 1_000, frame.toward, &frame.data);
+            while let Some(session) = tracer.poll_session() {
+                assert_eq!(session.outcome, Outcome::Complete);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flow_at_rest_holds_a_kilobyte_at_most() {
+    let mut tracer = Tracer::new(Limits::default());
+    asked_once(&mut tracer, 1_000, false);
+    assert_eq!(tracer.ledger().flows_open, 1_000);
+    assert!(tracer.memory() <= 1_000 * 1_024, "{} bytes", tracer.memory());
+}
+
+#[test]
+fn ends_that_are_remembered_are_within_the_bound() {
+    let mut tracer = Tracer::new(Limits { memory: 64 << 10, ..Limits::default() });
+    asked_once(&mut tracer, 5_000, true);
+    let ledger = tracer.ledger();
+    assert_eq!((ledger.flows_ended, ledger.flows_evicted), (5_000, 0));
+    assert!(tracer.memory() <= (64 << 10) + 1_024, "{} bytes", tracer.memory());
+}

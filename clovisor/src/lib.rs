@@ -16,6 +16,7 @@ pub mod export;
 pub mod failure;
 pub mod ledger;
 mod live;
+pub mod memory;
 pub mod metrics;
 pub mod outputs;
 pub mod pipeline;

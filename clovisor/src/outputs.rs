@@ -13,6 +13,7 @@ use crate::{
         json::JsonLines, table::Table,
     },
     failure::Usage,
+    memory::Memory,
 };
 
 /// How long queues may take to empty when all else has ended.
@@ -36,7 +37,7 @@ impl Outputs {
     ///
     /// # Errors
     /// An address that no sink can be made of.
-    pub fn open(options: &Output, environment: &Environment) -> Result<Self> {
+    pub fn open(options: &Output, environment: &Environment, memory: Memory) -> Result<Self> {
         let form =
             options.output.unwrap_or(if std::io::stdout().is_terminal() { Form::Table } else { Form::Json });
         let shown = match form {
@@ -45,18 +46,21 @@ impl Outputs {
             Form::None => None,
         };
         let shows = shown.is_some();
-        let mut lanes: Vec<Lane> =
-            shown.into_iter().map(|exporter| Lane::start(exporter, QueueConfig::local())).collect();
         // OpenTelemetry's own variable says where spans go if the command line does not.
         let standard = environment.endpoint.iter().filter(|_| options.to.is_empty());
-        for address in options.to.iter().chain(standard) {
+        let addresses: Vec<&Address> = options.to.iter().chain(standard).collect();
+        let bytes = memory.of_queue(addresses.len() + usize::from(shows));
+        let bounded = |config| QueueConfig { bytes, ..config };
+        let local = bounded(QueueConfig::local());
+        let mut lanes: Vec<Lane> = shown.into_iter().map(|exporter| Lane::start(exporter, local)).collect();
+        for address in addresses {
             let config = match address {
                 Address::Stdout => QueueConfig::local(),
                 _ => QueueConfig { request_timeout: environment.timeout, ..QueueConfig::default() },
             };
             let exporter = Exporter::new(address, environment).map_err(|error| Usage(error.to_string()))?;
             tracing::info!("spans go to {}", exporter.describe());
-            lanes.push(Lane::start(exporter, config));
+            lanes.push(Lane::start(exporter, bounded(config)));
         }
         Ok(Self { lanes, shows })
     }

@@ -188,6 +188,8 @@ impl Pipeline {
             if let Some(peer) = peer {
                 peer.describe(&mut span.attributes);
             }
+            // It may wait in a queue, where room that nothing will take costs as much as what is taken.
+            span.attributes.shrink_to_fit();
             if let Some(red) = &mut self.red {
                 red.record(&session, resource, peer);
             }

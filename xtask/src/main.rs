@@ -18,6 +18,7 @@ mod netns;
 mod platform;
 mod process;
 mod relay;
+mod soak;
 mod stop;
 mod temp;
 mod testlog;
@@ -55,6 +56,7 @@ enum Verb {
     Compare(verbs::compare::Arguments),
     Fuzz(verbs::fuzz::Arguments),
     Bench(verbs::bench::Arguments),
+    Soak(verbs::soak::Arguments),
     E2e(verbs::e2e::Arguments),
     Lint(verbs::lint::Arguments),
 }
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => verbs::test::run(&arguments),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
         Verb::Bench(arguments) => verbs::bench::run(&arguments),
+        Verb::Soak(arguments) => verbs::soak::run(&arguments),
         Verb::Fuzz(arguments) => verbs::fuzz::run(&arguments),
         Verb::E2e(arguments) => verbs::e2e::run(&arguments),
         Verb::Lint(arguments) => verbs::lint::run(&arguments),

@@ -13,7 +13,7 @@ mod table;
 mod unneeded;
 mod unseen;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use opening::Opening;
 use piece::{Mark, Piece, Taken};
@@ -35,13 +35,16 @@ use crate::{
 /// retransmission.
 const ROUND_TRIP_NS: u64 = 3_000_000;
 
+/// An address and a port, in two thirds of what a `SocketAddr` takes.
+type Endpoint = (IpAddr, u16);
+
 /// What tells one flow from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) interface: u32,
     pub(crate) side: Side,
-    pub(crate) client: SocketAddr,
-    pub(crate) server: SocketAddr,
+    pub(crate) client: Endpoint,
+    pub(crate) server: Endpoint,
 }
 
 impl Key {
@@ -50,6 +53,7 @@ impl Key {
             Toward::Server => (segment.source, segment.destination),
             Toward::Client => (segment.destination, segment.source),
         };
+        let [client, server] = [client, server].map(|end| (end.ip(), end.port()));
         Self { interface: packet.interface, side: packet.side, client, server }
     }
 }
@@ -72,7 +76,7 @@ pub(crate) struct Flow {
     /// What of each stream was told to be unneeded.
     told: [Told; 2],
     conversation: Box<dyn Conversation>,
-    /// Reused for what the conversation reports.
+    /// What the conversation reports; a flow at rest has no room of its own for it.
     reports: Vec<Report>,
     /// When the last packet came.
     pub(crate) last_ns: u64,
@@ -320,10 +324,15 @@ impl Flow {
     pub(crate) fn holds(&self) -> Booked {
         let streams: usize = self.streams.iter().map(Stream::memory).sum();
         Booked {
-            memory: size_of::<Self>() + streams + self.conversation.memory(),
+            memory: table::ENTRY + size_of::<Self>() + streams + self.conversation.memory(),
             open: self.conversation.open(),
             begun: self.conversation.begun(),
         }
+    }
+
+    /// Lends room for reports, or takes it back when they have been taken.
+    pub(crate) fn swap_reports(&mut self, room: &mut Vec<Report>) {
+        std::mem::swap(&mut self.reports, room);
     }
 
     /// Takes the sessions that were reported since the last call.
@@ -334,8 +343,8 @@ impl Flow {
             interface: key.interface,
             side: key.side,
             protocol: *protocol,
-            client: key.client,
-            server: key.server,
+            client: key.client.into(),
+            server: key.server.into(),
             start_ns: report.start_ns,
             end_ns: report.end_ns.max(report.start_ns),
             request_end_ns: report.request_end_ns,

@@ -13,8 +13,13 @@ use crate::{
     limits::Limits,
     outbox::Outbox,
     packet::{Packet, Segment, Toward},
-    protocol::End,
+    protocol::{End, Report},
 };
+
+/// What the table has for a flow beside its own: its key again, two links, and its place in the index.
+pub(super) const ENTRY: usize = size_of::<Key>() + 32;
+/// The same for an end that is remembered.
+const END: usize = ENTRY + size_of::<Ended>();
 
 /// What the table works with and for.
 pub(crate) struct Context<'a> {
@@ -48,6 +53,8 @@ pub(crate) struct Table {
     ended: LinkedHashMap<Key, Ended>,
     strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
+    /// Room that is lent to the flow whose turn it is.
+    reports: Vec<Report>,
     total: Booked,
 }
 
@@ -58,6 +65,7 @@ impl Table {
             ended: LinkedHashMap::new(),
             strays: Strays::default(),
             deadlines: BTreeSet::new(),
+            reports: Vec::new(),
             total: Booked::default(),
         }
     }
@@ -77,7 +85,7 @@ impl Table {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.total.memory
+        self.total.memory + self.ended.len() * END
     }
 
     /// Gives a segment to its flow, which it may begin or end.
@@ -110,12 +118,14 @@ impl Table {
     /// Gives a segment to the flow that it belongs to, if there is one. Keys are long and most segments end here: it looks for
     /// the flow once.
     fn give(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) -> bool {
-        let Self { flows, deadlines, total, .. } = self;
+        let Self { flows, deadlines, reports, total, .. } = self;
         let RawEntryMut::Occupied(mut entry) = flows.raw_entry_mut().from_key(key) else { return false };
         entry.to_back();
         let flow = entry.into_mut();
+        flow.swap_reports(reports);
         flow.segment(toward, segment, cx);
         cx.out.extend(flow.take_sessions());
+        flow.swap_reports(reports);
         if segment.payload_len > 0 {
             cx.out.unneeded.extend(flow.tell_unneeded(toward, cx.limits));
         }
@@ -160,7 +170,9 @@ impl Table {
         if is_over {
             self.finish(key, End::Fin, cx);
         }
-        while self.total.memory > cx.limits.memory && self.flows.len() > 1 {
+        // An end that is forgotten costs least.
+        while self.memory() > cx.limits.memory && self.ended.pop_front().is_some() {}
+        while self.memory() > cx.limits.memory && self.flows.len() > 1 {
             self.evict(cx);
         }
     }
@@ -228,8 +240,10 @@ impl Table {
             self.deadlines.remove(&(due, *key));
             return;
         };
+        flow.swap_reports(&mut self.reports);
         flow.run(due, cx.limits);
         cx.out.extend(flow.take_sessions());
+        flow.swap_reports(&mut self.reports);
         // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
         if flow.deadline(cx.limits) == Some(due) {
             flow.filed_ns = None;

@@ -65,8 +65,8 @@ impl Flow {
         let stream = &self.streams[toward as usize];
         Unneeded {
             interface,
-            client,
-            server,
+            client: client.into(),
+            server: server.into(),
             toward,
             bytes: (stream.seq(bytes.start), stream.seq(bytes.end)),
         }

@@ -34,6 +34,7 @@ use crate::{
     failure::Usage,
     ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK},
+    memory::Memory,
     metrics::Observed,
     pipeline::Pipeline,
     plan::{self, Desired, Peers, Setting},
@@ -71,6 +72,8 @@ pub struct Settings {
     pub buffers: Buffers,
     /// How many bytes in a row nobody must look at so that they are not copied; `None`: all are.
     pub unneeded: Option<u64>,
+    /// What flows and queues may hold.
+    pub memory: Memory,
     /// Name of the cluster.
     pub cluster_name: Option<String>,
     /// Folder of network namespaces, as the container runtime makes them.
@@ -134,12 +137,17 @@ impl Agent {
         source: Source,
         verbose: bool,
     ) -> Result<Self> {
-        let traces =
-            Traces::open(&settings.traces, environment.clone()).map_err(|error| Usage(error.to_string()))?;
+        let traces = Traces::open(&settings.traces, environment.clone(), settings.memory)
+            .map_err(|error| Usage(error.to_string()))?;
         let paths = Paths { netns: settings.netns, cni_cache: settings.cni_cache, ..Paths::default() };
         let veths = PodInterfaces::new(paths).await.context("cannot look up interfaces")?;
         let links = LinkEvents::new().await.context("cannot follow the node's interfaces")?;
-        let limits = Limits { headers: settings.headers, unneeded: settings.unneeded, ..Limits::default() };
+        let limits = Limits {
+            headers: settings.headers,
+            memory: settings.memory.of_flows(),
+            unneeded: settings.unneeded,
+            ..Limits::default()
+        };
         let pipeline =
             Pipeline::new(limits, settings.semconv, None).with_sampler(environment.sampler).with_red();
         let live = Live::load(attacher, pipeline, settings.buffers, verbose)?;

@@ -11,8 +11,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::export::{
-    self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker,
+use crate::{
+    export::{self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker},
+    memory::Memory,
 };
 
 /// How long a sink that was replaced may still send what it holds: as long as one batch is tried.
@@ -23,6 +24,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The sink in use, and those that are ending.
 pub(super) struct Traces {
     environment: Environment,
+    memory: Memory,
     current: Lane,
     /// Sinks that were replaced, while they end.
     ending: Vec<Ending>,
@@ -48,10 +50,14 @@ struct Lane {
 
 impl Traces {
     /// Opens the first sink. Must be called inside a tokio runtime.
-    pub(super) fn open(address: &Address, environment: Environment) -> Result<Self, export::BuildError> {
-        let current = Lane::start(address, &environment)?;
+    pub(super) fn open(
+        address: &Address,
+        environment: Environment,
+        memory: Memory,
+    ) -> Result<Self, export::BuildError> {
+        let current = Lane::start(address, &environment, memory)?;
         tracing::info!("spans go to {}", current.name);
-        Ok(Self { environment, current, ending: Vec::new(), past: BySink::new() })
+        Ok(Self { environment, memory, current, ending: Vec::new(), past: BySink::new() })
     }
 
     /// Sends spans from now on to `address`. On an error all stays as it is.
@@ -59,7 +65,7 @@ impl Traces {
         if self.current.address == *address {
             return Ok(());
         }
-        let lane = Lane::start(address, &self.environment)?;
+        let lane = Lane::start(address, &self.environment, self.memory)?;
         let old = std::mem::replace(&mut self.current, lane);
         tracing::info!("spans go to {} (before: {})", self.current.name, old.name);
         let kind = old.address.kind();
@@ -121,11 +127,17 @@ fn add(all: &mut BySink, kind: &'static str, spans: Snapshot) {
 }
 
 impl Lane {
-    fn start(address: &Address, environment: &Environment) -> Result<Self, export::BuildError> {
+    /// Each sink has the whole share of queues: those that were replaced empty theirs within a minute.
+    fn start(
+        address: &Address,
+        environment: &Environment,
+        memory: Memory,
+    ) -> Result<Self, export::BuildError> {
         let config = match address {
             Address::Stdout => QueueConfig::local(),
             _ => QueueConfig { request_timeout: environment.timeout, ..QueueConfig::default() },
         };
+        let config = QueueConfig { bytes: memory.of_queue(1), ..config };
         let exporter = Exporter::new(address, environment)?;
         let name = exporter.describe();
         let (queue, worker) = export::start(exporter, config);

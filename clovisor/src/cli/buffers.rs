@@ -7,9 +7,9 @@ use crate::datapath::packets::{Buffers, Transport};
 /// The buffers between kernel and agent.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct BufferArgs {
-    /// Size of the buffer between kernel and agent, in MiB, rounded up to a power of two; of perf buffers, of each CPU's. 8 MiB hold
-    /// 60 ms of traffic at 1 Gbit/s
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
+    /// Size of the buffer between kernel and agent, in MiB, rounded up to a power of two; of perf buffers, of each CPU's. 4 MiB hold
+    /// 30 ms of traffic at 1 Gbit/s
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
     pub buffer: u16,
     /// How packets come from the kernel: by one ring buffer, by a perf buffer of each CPU, or by the first that this kernel has
     #[arg(long, value_enum, default_value_t, env = "CLOVISOR_TRANSPORT")]

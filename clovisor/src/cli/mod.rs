@@ -3,6 +3,7 @@
 //! It refuses to act: [`verbs`](crate::verbs) do. Every option is also an environment variable `CLOVISOR_*`.
 
 mod buffers;
+mod memory;
 pub(crate) mod parse;
 mod run;
 
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use buffers::BufferArgs;
+pub use memory::MemoryArgs;
 pub use parse::Target;
 pub use run::RunArgs;
 
@@ -81,6 +83,9 @@ pub struct TraceArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub buffers: BufferArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub memory: MemoryArgs,
     /// Also write the packets that are traced to this file, as pcapng, for 'clovisor read', Wireshark and tshark. An existing
     /// file is overwritten; - is standard output. The file holds everything that was on the wire, passwords included
     #[arg(short, long, value_name = "FILE", env = "CLOVISOR_WRITE")]
@@ -219,10 +224,26 @@ impl From<AttachWay> for Way {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use crate::memory::Memory;
 
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_has_a_default_and_a_least() {
+        let memory = |more: &[&str]| {
+            let words = ["clovisor", "trace", "-i", "lo"].iter().chain(more);
+            match super::Cli::try_parse_from(words).ok()?.command {
+                super::Command::Trace(arguments) => Some(Memory::from(arguments.memory)),
+                _ => None,
+            }
+        };
+        assert_eq!(memory(&[]), Some(Memory::default()));
+        assert_eq!(memory(&["--memory", "24"]), Some(Memory::mib(24)));
+        assert_eq!(memory(&["--memory", "4"]), None);
     }
 }

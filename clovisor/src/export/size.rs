@@ -1,9 +1,11 @@
-//! How large a span can get on the wire, as an upper bound that holds for OTLP and for compact Thrift alike.
+//! How large a span is: in memory, and on the wire as an upper bound that holds for OTLP and for compact Thrift alike.
 //!
-//! It refuses exactness: receivers limit the size of a message (64 KiB of a UDP packet, 4 MiB of gRPC), and a bound
+//! On the wire it refuses exactness: receivers limit the size of a message (64 KiB of a UDP packet, 4 MiB of gRPC), and a bound
 //! that is a little too high costs one more message, while one too low costs every span in it.
 
-use clovisor_trace::{Attributes, Span, Value};
+use std::borrow::Cow;
+
+use clovisor_trace::{Attributes, Key, Span, Value};
 
 /// Field numbers, types, lengths and numbers of one attribute: 3 nested messages of OTLP or one `Tag` of Thrift.
 const PER_ATTRIBUTE: usize = 40;
@@ -46,4 +48,34 @@ pub(super) fn fitting(spans: &[Span], limit: usize) -> usize {
         total <= limit
     };
     spans.iter().take_while(fits).count().max(spans.len().min(1))
+}
+
+/// What an allocator takes beside the bytes that it gives, about.
+const PER_ALLOCATION: usize = 16;
+
+/// Bytes of memory that a span holds, without its resource, which many share.
+pub(super) fn held(span: &Span) -> usize {
+    let events: usize = span.events.iter().map(|event| list(&event.attributes)).sum();
+    size_of::<Span>()
+        + list(&span.attributes)
+        + span.events.capacity() * size_of::<clovisor_trace::Event>()
+        + events
+        + span.trace_state.capacity()
+        + PER_ALLOCATION
+}
+
+fn list(attributes: &Attributes) -> usize {
+    let text = |text: &Cow<'_, str>| match text {
+        Cow::Borrowed(_) => 0,
+        Cow::Owned(text) => text.capacity() + PER_ALLOCATION,
+    };
+    let value = |value: &Value| match value {
+        Value::Str(value) => text(value),
+        Value::List(list) => {
+            list.iter().map(|one| size_of::<String>() + one.capacity() + PER_ALLOCATION).sum()
+        }
+        Value::Int(_) | Value::Float(_) | Value::Bool(_) => 0,
+    };
+    let texts: usize = attributes.iter().map(|(key, of)| text(key) + value(of)).sum();
+    attributes.capacity() * size_of::<(Key, Value)>() + PER_ALLOCATION + texts
 }

@@ -27,6 +27,7 @@ use crate::{
     export::Environment,
     failure::Usage,
     ledger::{Books, Sinks, Source},
+    memory::Memory,
     outputs::Outputs,
     pipeline::Pipeline,
     signals::Signals,
@@ -59,7 +60,7 @@ struct Done {
 pub async fn read(arguments: ReadArgs) -> Result<ExitCode> {
     let environment = Environment::from_process().map_err(|error| Usage(error.to_string()))?;
     let source = open(&arguments.file)?;
-    let mut outputs = Outputs::open(&arguments.output, &environment)?;
+    let mut outputs = Outputs::open(&arguments.output, &environment, Memory::default())?;
     let (rules, by_default) = arguments.selection.rules();
     let joins = arguments.selection.joins();
     let limits = Limits { headers: arguments.selection.headers, ..Limits::default() };

@@ -26,6 +26,7 @@ use crate::{
     failure::Usage,
     ledger::{Books, Sinks},
     live::{FETCH, Live, RECHECK, number},
+    memory::Memory,
     outputs::Outputs,
     pipeline::{Names, Pipeline},
     signals::Signals,
@@ -55,14 +56,16 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
         let service = service.unwrap_or(&target.interface);
         interfaces.push((found, resource(service, &target.interface, &environment)));
     }
-    let mut outputs = Outputs::open(&arguments.output, &environment)?;
+    let mut outputs = Outputs::open(&arguments.output, &environment, arguments.memory.into())?;
     let (rules, by_default) = arguments.selection.rules();
     if by_default {
         tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
     }
+    let memory: Memory = arguments.memory.into();
+    let headers = arguments.selection.headers.clone();
     // A file is to hold all that was on the wire.
     let unneeded = arguments.buffers.unneeded().filter(|_| arguments.write.is_none());
-    let limits = Limits { headers: arguments.selection.headers.clone(), unneeded, ..Limits::default() };
+    let limits = Limits { headers, memory: memory.of_flows(), unneeded, ..Limits::default() };
     let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
         .with_sampler(environment.sampler);
     pipeline.join(arguments.selection.joins(), HashSet::new());

@@ -13,5 +13,5 @@ pub(crate) mod machine;
 pub(crate) mod peers;
 pub(crate) mod table;
 pub(crate) mod tracer;
-mod usage;
+pub(crate) mod usage;
 pub(crate) mod world;

@@ -127,7 +127,6 @@ impl Tracer {
     pub(crate) fn finish(mut self) -> Result<Finished> {
         self.program.signal(Signal::INT);
         let status = self.program.wait(FAREWELL)?;
-        let said = self.dir.join("said");
         let (sessions, wrong) = match (self.kind, self.receiver.take()) {
             // How a peer ends is its own affair: what it has written by then is what it has captured.
             (Kind::Peer(peer), _) => {
@@ -137,16 +136,26 @@ impl Tracer {
             _ if !status.is_some_and(|status| status.success()) => {
                 bail!("{}", self.failed("did not end well"))
             }
-            (_, Some((receiver, counts))) => end_receiver(receiver, &counts)?,
+            (_, Some((receiver, counts))) => {
+                let got = end_receiver(receiver, &counts)?;
+                (got.complete, got.wrong)
+            }
             (_, None) => count(&self.dir.join("out"))?,
         };
         ensure!(wrong == 0, "{wrong} sessions have another request's response");
-        let words = fs::read(&said).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
-        let accounts =
-            words.lines().rev().take_while(|line| line.starts_with("  ")).map(str::to_owned).collect();
+        let accounts = accounts(&self.dir.join("said"))?;
         fs::remove_dir_all(&self.dir)?;
         Ok(Finished { sessions, accounts })
     }
+}
+
+/// What a receiver got.
+pub(crate) struct Received {
+    pub(crate) spans: u64,
+    /// Spans of complete sessions.
+    pub(crate) complete: u64,
+    /// Of these, those that have another request's response.
+    pub(crate) wrong: u64,
 }
 
 /// What a tracer has used for its sessions.
@@ -188,7 +197,8 @@ impl Finished {
     }
 }
 
-fn clovisor(world: &World, kind: Kind) -> Command {
+/// Clovisor at the server's veth.
+pub(crate) fn clovisor(world: &World, kind: Kind) -> Command {
     let mut command = world.node.namespace.command(&world.programs.clovisor.to_string_lossy());
     command.args(["trace", "--interface", &format!("{}=shop", world.veth())]);
     command.args(["--port", &format!("{PORT}=http"), "--header", "x-item"]);
@@ -200,7 +210,8 @@ fn clovisor(world: &World, kind: Kind) -> Command {
     command
 }
 
-fn start_receiver(world: &World, dir: &Path) -> Result<(Running, PathBuf)> {
+/// The receiver, and where it writes its counts.
+pub(crate) fn start_receiver(world: &World, dir: &Path) -> Result<(Running, PathBuf)> {
     let counts = dir.join("counts");
     let mut command = world.node.namespace.command(&world.programs.receiver.to_string_lossy());
     command.arg(RECEIVER).stdin(Stdio::null()).stdout(File::create(&counts)?);
@@ -211,13 +222,20 @@ fn start_receiver(world: &World, dir: &Path) -> Result<(Running, PathBuf)> {
     Ok((receiver, counts))
 }
 
-/// Complete sessions that a receiver got, and how many of them have another request's response.
-fn end_receiver(mut receiver: Running, counts: &Path) -> Result<(u64, u64)> {
+/// What a receiver got.
+pub(crate) fn end_receiver(mut receiver: Running, counts: &Path) -> Result<Received> {
     receiver.signal(Signal::TERM);
     ensure!(receiver.wait(FAREWELL)?.is_some_and(|status| status.success()), "the receiver did not end well");
     let said: Value = serde_json::from_slice(&fs::read(counts)?).context("what the receiver says")?;
     ensure!(said["unreadable"] == 0, "the receiver got something else than spans: {said}");
-    Ok((said["complete"].as_u64().unwrap_or_default(), said["wrong"].as_u64().unwrap_or_default()))
+    let of = |name: &str| said[name].as_u64().unwrap_or_default();
+    Ok(Received { spans: of("spans"), complete: of("complete"), wrong: of("wrong") })
+}
+
+/// Clovisor's ledger at the end of what it has said, last line first.
+pub(crate) fn accounts(said: &Path) -> Result<Vec<String>> {
+    let words = fs::read(said).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
+    Ok(words.lines().rev().take_while(|line| line.starts_with("  ")).map(str::to_owned).collect())
 }
 
 /// Complete sessions in a file of JSON lines, and how many of them have another request's response.

@@ -10,4 +10,5 @@ pub(crate) mod image;
 pub(crate) mod jaeger;
 pub(crate) mod lint;
 pub(crate) mod setup;
+pub(crate) mod soak;
 pub(crate) mod test;

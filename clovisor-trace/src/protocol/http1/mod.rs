@@ -29,10 +29,11 @@ use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward}
 pub(crate) struct Http1 {
     requests: Reader,
     responses: Reader,
-    /// Exchanges whose request was at least begun, oldest first. The newest may still be in its request.
-    pending: VecDeque<Pending>,
+    /// Exchanges whose request was at least begun, oldest first. The newest may still be in its request. Boxed, since the room of a
+    /// queue stays when it is empty, as it is most of the time.
+    pending: VecDeque<Box<Pending>>,
     /// A response under way to which no request was seen.
-    orphan: Option<Pending>,
+    orphan: Option<Box<Pending>>,
     /// Where the body of the latest response begins, if nobody knows the request's method and so whether it has one.
     unsure_body: Option<u64>,
     /// Where and when the bytes came that wait for the answer to a request for another protocol.
@@ -93,16 +94,16 @@ impl Http1 {
     }
 
     /// Takes the oldest exchange off.
-    fn take_front(&mut self) -> Option<Pending> {
+    fn take_front(&mut self) -> Option<Box<Pending>> {
         let pending = self.pending.pop_front()?;
-        self.pending_memory = self.pending.iter().map(Pending::memory).sum();
+        self.pending_memory = self.pending.iter().map(|pending| pending.memory()).sum();
         Some(pending)
     }
 
     /// Reports what is complete.
     fn report_done(&mut self, out: &mut Vec<Report>) {
         let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
-        if self.pending.front().is_some_and(is_done) {
+        if self.pending.front().is_some_and(|oldest| is_done(oldest)) {
             out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
         }
     }
@@ -205,7 +206,7 @@ impl Conversation for Http1 {
     }
 
     fn memory(&self) -> usize {
-        let orphan = self.orphan.as_ref().map_or(0, Pending::memory);
+        let orphan = self.orphan.as_ref().map_or(0, |orphan| orphan.memory());
         size_of::<Self>() + self.requests.memory() + self.responses.memory() + self.pending_memory + orphan
     }
 }

@@ -104,7 +104,7 @@ impl Http1 {
         }
         self.begun += 1;
         self.pending_memory += pending.memory();
-        self.pending.push_back(pending);
+        self.pending.push_back(Box::new(pending));
     }
 
     /// Bytes of the request that comes now as they were sent first. Where the server's latest bytes were lost, and all other
@@ -124,7 +124,7 @@ impl Http1 {
     /// request until the response begins.
     pub(super) fn may_ask(&self) -> bool {
         let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
-        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
+        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(|newest| unanswered(newest))
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
@@ -222,7 +222,11 @@ impl Http1 {
     fn candidates(&self, chunk: &Chunk<'_>) -> impl DoubleEndedIterator<Item = (usize, &Pending)> {
         let acked = chunk.acked;
         let received = move |pending: &Pending| acked == 0 || pending.offset() < acked;
-        self.pending.iter().enumerate().filter(move |(_, p)| !p.response_done && received(p))
+        self.pending
+            .iter()
+            .map(|pending| &**pending)
+            .enumerate()
+            .filter(move |(_, p)| !p.response_done && received(p))
     }
 
     /// Whether a request was sent by a client that had the responses to all before.
@@ -296,7 +300,7 @@ impl Http1 {
         if done {
             out.push(response.report(Outcome::RequestUnobserved));
         } else {
-            self.orphan = Some(response);
+            self.orphan = Some(Box::new(response));
         }
         self.adrift = true;
     }

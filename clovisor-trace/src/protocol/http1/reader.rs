@@ -116,7 +116,7 @@ pub(crate) struct Reader {
     kind: Kind,
     pub(crate) state: State,
     /// Only where the state is [`State::Lost`].
-    maybe: Option<Maybe>,
+    maybe: Option<Box<Maybe>>,
 }
 
 impl Reader {
@@ -145,7 +145,7 @@ impl Reader {
 
     /// Comes back into step if a chunk looks like the start of a message: it begins where a packet did, or where one before
     /// had ended. A first line may need several packets: those before this chunk are returned, to be read first.
-    pub(crate) fn resync(&mut self, chunk: &Chunk<'_>) -> Option<Maybe> {
+    pub(crate) fn resync(&mut self, chunk: &Chunk<'_>) -> Option<Box<Maybe>> {
         if !matches!(self.state, State::Lost) {
             return None;
         }
@@ -166,7 +166,8 @@ impl Reader {
             self.state = State::Head(Vec::new());
         } else if self.may_become(chunk.bytes) {
             let Chunk { offset, time_ns, acked, is_bound, .. } = *chunk;
-            self.maybe = Some(Maybe { offset, time_ns, acked, is_bound, bytes: chunk.bytes.to_vec() });
+            let bytes = chunk.bytes.to_vec();
+            self.maybe = Some(Box::new(Maybe { offset, time_ns, acked, is_bound, bytes }));
         }
         None
     }

@@ -94,7 +94,11 @@ impl Http1 {
 
     /// The exchange that the response under way belongs to.
     fn answered(&mut self) -> Option<&mut Pending> {
-        self.orphan.as_mut().or_else(|| self.pending.iter_mut().find(|pending| !pending.response_done))
+        let answered = match &mut self.orphan {
+            Some(orphan) => Some(orphan),
+            None => self.pending.iter_mut().find(|pending| !pending.response_done),
+        };
+        answered.map(|pending| &mut **pending)
     }
 
     /// The first byte of a response is here: finds the request that it answers.
@@ -103,7 +107,7 @@ impl Http1 {
         if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
             self.lost.responses += u64::from(self.adrift || self.requests_lost);
-            self.orphan = Some(Pending::new(chunk, offset));
+            self.orphan = Some(Box::new(Pending::new(chunk, offset)));
         }
         if let Some(answered) = self.answered() {
             answered.begin_response(chunk, offset);

@@ -9,7 +9,13 @@ pub(crate) mod backoff;
 mod stats;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use clovisor_trace::Span;
 use tokio::{
@@ -19,14 +25,16 @@ use tokio::{
 };
 
 pub use self::stats::{Snapshot, Stats};
-use super::sink::Sink;
+use super::{sink::Sink, size};
 
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Spans that may wait, at least 1. The default, 8192, is about 10 MB of ordinary spans, and at 1000 sessions a
-    /// second bridges the restart of a collector that takes 8 s.
+    /// Spans that may wait, at least 1. The default, 8192, at 1000 sessions a second bridges the restart of a collector that
+    /// takes 8 s.
     pub capacity: usize,
+    /// Bytes that they may hold, as [`size::held`] counts them. The default is 16 MiB: 8192 ordinary spans, of 1.8 KiB each.
+    pub bytes: usize,
     /// Spans of one batch, at least 1; the default, 512, is OpenTelemetry's.
     pub batch: usize,
     /// How long a batch waits for more spans.
@@ -45,6 +53,7 @@ impl Default for QueueConfig {
     fn default() -> Self {
         Self {
             capacity: 8192,
+            bytes: 16 << 20,
             batch: 512,
             linger: Duration::from_millis(500),
             request_timeout: Duration::from_secs(10),
@@ -75,16 +84,24 @@ impl QueueConfig {
 pub struct SpanQueue {
     sender: mpsc::Sender<Span>,
     stats: Arc<Stats>,
+    /// Bytes of the spans that wait, and how many may.
+    held: Arc<AtomicUsize>,
+    most: usize,
 }
 
 impl SpanQueue {
     /// Queues a span without waiting. Whether it was; if not, it has been counted.
     pub fn push(&self, span: Span) -> bool {
         self.count_in();
-        let error = match self.sender.try_send(span) {
-            Ok(()) => return true,
-            Err(error) => error,
+        let bytes = size::held(&span);
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let sent = if held.saturating_add(bytes) > self.most {
+            Err(mpsc::error::TrySendError::Full(span))
+        } else {
+            self.sender.try_send(span)
         };
+        let Err(error) = sent else { return true };
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
         match error {
             mpsc::error::TrySendError::Full(_) => {
                 self.stats.settle(1, |counts| &mut counts.dropped_queue_full);
@@ -96,8 +113,8 @@ impl SpanQueue {
         false
     }
 
-    /// Queues a span and waits for room: for files, which can wait, where live packets cannot. Whether it was; it is
-    /// not only when the queue has ended.
+    /// Queues a span and waits for room, as counted in spans alone: for files, which can wait, where live packets cannot. Whether
+    /// it was; it is not only when the queue has ended.
     pub async fn push_waiting(&self, span: Span) -> bool {
         let Ok(room) = self.sender.reserve().await else {
             self.count_in();
@@ -105,6 +122,7 @@ impl SpanQueue {
             return false;
         };
         self.count_in();
+        self.held.fetch_add(size::held(&span), Ordering::Relaxed);
         room.send(span);
         true
     }
@@ -164,8 +182,10 @@ pub fn start<S: Sink>(sink: S, config: QueueConfig) -> (SpanQueue, Worker) {
     let (sender, receiver) = mpsc::channel(config.capacity.max(1));
     let (stop, stopping) = watch::channel(None);
     let stats = Arc::new(Stats::default());
-    let task = tokio::spawn(worker::run(sink, config, receiver, stopping, Arc::clone(&stats)));
-    (SpanQueue { sender, stats: Arc::clone(&stats) }, Worker { task, stop, stats })
+    let held = Arc::<AtomicUsize>::default();
+    let waiting = worker::Waiting { receiver, held: Arc::clone(&held) };
+    let task = tokio::spawn(worker::run(sink, config, waiting, stopping, Arc::clone(&stats)));
+    (SpanQueue { sender, stats: Arc::clone(&stats), held, most: config.bytes }, Worker { task, stop, stats })
 }
 
 #[cfg(test)]

@@ -227,6 +227,21 @@ async fn a_shutdown_tries_once_more_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_spans_fill_the_queue_before_many_do() {
+    let large = |id| Span { trace_state: "x".repeat(10_000), ..span(id) };
+    let config = QueueConfig { bytes: 4 * size::held(&large(0)), ..QueueConfig::default() };
+    let (queue, worker, _) = begin(&[], Act::Take, config);
+    // The worker does not run before this task waits.
+    let taken = (0..10).filter(|id| queue.push(large(*id))).count();
+    assert_eq!(taken, 4);
+    assert!(!queue.push(large(10)), "it is full");
+    sleep(SECOND).await;
+    assert!(queue.push(large(11)), "what was taken out makes room");
+    let end = checked(worker.shutdown(SECOND).await);
+    assert_eq!((end.pushed, end.exported, end.dropped_queue_full), (12, 5, 7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_waits_for_room_and_loses_nothing() {
     let config = QueueConfig { capacity: 3, batch: 2, ..QueueConfig::default() };
     let (queue, mut worker, _) = begin(&[Act::Later(None), Act::Hang], Act::Take, config);

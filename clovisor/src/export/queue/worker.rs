@@ -3,7 +3,14 @@
 //! It refuses to keep a span in a future that may be dropped: what is on its way lives in [`Task`], whose `Drop`
 //! counts whatever is left, be the cause a deadline, a panic of the sink, or the end of the runtime.
 
-use std::{mem::take, sync::Arc, time::Duration};
+use std::{
+    mem::take,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use clovisor_trace::Span;
 use tokio::{
@@ -13,7 +20,10 @@ use tokio::{
 use tracing::{debug, error, warn};
 
 use super::{
-    super::sink::{Batch, ExportError, Sink},
+    super::{
+        sink::{Batch, ExportError, Sink},
+        size,
+    },
     QueueConfig, Stats,
     backoff::Backoff,
     stats::Snapshot,
@@ -28,19 +38,36 @@ const LAST_LOOKS: usize = 1000;
 
 type Stop = watch::Receiver<Option<Instant>>;
 
+/// The spans that wait, and how many bytes they hold.
+pub(super) struct Waiting {
+    pub(super) receiver: mpsc::Receiver<Span>,
+    pub(super) held: Arc<AtomicUsize>,
+}
+
 /// Runs until the queue has ended, or the deadline of the shutdown has passed.
 pub(super) async fn run<S: Sink>(
     sink: S,
     config: QueueConfig,
-    receiver: mpsc::Receiver<Span>,
+    waiting: Waiting,
     stop: Stop,
     stats: Arc<Stats>,
 ) {
+    let Waiting { receiver, held } = waiting;
     let mut watched = stop.clone();
     let losses = Losses { sink: sink.describe(), ..Losses::default() };
     let batch = Batch::default();
-    let mut task =
-        Task { sink, config, receiver, stop, stats, pending: Vec::new(), batch, losses, unreachable: false };
+    let mut task = Task {
+        sink,
+        config,
+        receiver,
+        held,
+        stop,
+        stats,
+        pending: Vec::new(),
+        batch,
+        losses,
+        unreachable: false,
+    };
     let deadline = async move { sleep_until(stopped(&mut watched).await).await };
     tokio::select! {
         () = task.pump() => {}
@@ -60,6 +87,7 @@ struct Task<S: Sink> {
     sink: S,
     config: QueueConfig,
     receiver: mpsc::Receiver<Span>,
+    held: Arc<AtomicUsize>,
     stop: Stop,
     stats: Arc<Stats>,
     /// Received, and waiting for more to fill the batch.
@@ -94,6 +122,8 @@ impl<S: Sink> Task<S> {
                     if count == 0 {
                         break;
                     }
+                    let came = self.pending.iter().rev().take(count).map(size::held).sum();
+                    self.held.fetch_sub(came, Ordering::Relaxed);
                     let until = *until.get_or_insert_with(|| Instant::now() + self.config.linger);
                     if count < room && !self.receiver.is_closed() {
                         self.pause(until).await;
