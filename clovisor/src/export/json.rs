@@ -139,6 +139,14 @@ pub fn to_line(span: &Span) -> String {
     line
 }
 
+/// Appends a line a span.
+pub fn lines(spans: &[Span], out: &mut String) {
+    for span in spans {
+        Line(out).span(span);
+        out.push('\n');
+    }
+}
+
 /// Standard output, or whatever a test reads, shared with the thread that writes.
 pub(super) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 
@@ -162,10 +170,7 @@ impl Sink for JsonLines {
 
     async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
         let mut lines = String::with_capacity(batch.spans().len() * USUAL_LINE);
-        for span in batch.spans() {
-            Line(&mut lines).span(span);
-            lines.push('\n');
-        }
+        self::lines(batch.spans(), &mut lines);
         write(&self.output, lines).await
     }
 }
