@@ -22,13 +22,13 @@ const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// As spans that nobody encodes. A function of its own in the binary, as the others, so that callgrind can count it alone.
 #[inline(never)]
 fn to_spans(frames: &[Frame]) -> usize {
-    spans(frames, |batch| drop(black_box(batch)))
+    spans(frames, |batch| _ = black_box(batch))
 }
 
 /// As JSON lines.
 #[inline(never)]
 fn to_json(frames: &[Frame]) -> usize {
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     spans(frames, |batch| {
         lines.clear();
         json::lines(batch, &mut lines);
