@@ -99,6 +99,9 @@ fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
     if request.method == "CONNECT" {
         return (Some(target), "");
     }
+    if target.starts_with('/') {
+        return (host, target);
+    }
     let absolute =
         target.split_once("://").filter(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
     match absolute {

@@ -218,3 +218,23 @@ fn status(session: &Session) -> Status {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_the_library_writes_them() {
+        for ip in [
+            "0.0.0.0",
+            "10.0.200.3",
+            "255.255.255.255",
+            "1.20.99.100",
+            "::1",
+            "::ffff:10.0.0.1",
+            "2001:db8::1",
+        ] {
+            assert_eq!(address(ip.parse().expect(ip)), ip);
+        }
+    }
+}

@@ -19,9 +19,9 @@ impl<'a> Message<'a> {
     }
 
     /// A `bytes` field.
+    #[inline]
     pub(super) fn bytes(&mut self, tag: u32, value: &[u8]) {
-        self.key(tag, DELIMITED);
-        self.number(value.len() as u64);
+        self.head(tag, value.len());
         self.0.extend_from_slice(value);
     }
 
@@ -54,9 +54,9 @@ impl<'a> Message<'a> {
     }
 
     /// A message within this one, of exactly `len` bytes.
+    #[inline]
     pub(super) fn message_of_len(&mut self, tag: u32, len: usize, write: impl FnOnce(&mut Message<'_>)) {
-        self.key(tag, DELIMITED);
-        self.number(len as u64);
+        self.head(tag, len);
         let start = self.0.len();
         write(self);
         debug_assert_eq!(self.0.len() - start, len);
@@ -79,6 +79,18 @@ impl<'a> Message<'a> {
             len >>= 7;
         }
         self.0[start + needed - 1] &= 0x7f;
+    }
+
+    /// What is before a field that has so many bytes. Nearly all are short, and then it is two bytes.
+    #[inline]
+    fn head(&mut self, tag: u32, len: usize) {
+        match (u8::try_from(tag << 3 | DELIMITED), u8::try_from(len)) {
+            (Ok(key @ ..0x80), Ok(len @ ..0x80)) => self.0.extend_from_slice(&[key, len]),
+            _ => {
+                self.key(tag, DELIMITED);
+                self.number(len as u64);
+            }
+        }
     }
 
     fn key(&mut self, tag: u32, kind: u32) {
