@@ -18,8 +18,8 @@ pub(crate) struct Parent {
 }
 
 /// Finds the caller's span in headers, names in lower case.
-pub(crate) fn parent(headers: &[(&'static str, String)]) -> Option<Parent> {
-    let find = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+pub(crate) fn parent(headers: &[(&'static str, impl AsRef<str>)]) -> Option<Parent> {
+    let find = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_ref());
     if let Some(mut parent) = find("traceparent").and_then(traceparent) {
         parent.state = find("tracestate").unwrap_or_default().to_owned();
         return Some(parent);

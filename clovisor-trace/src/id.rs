@@ -16,12 +16,12 @@ use crate::{
 const KEY: (u64, u64) = (0x436c_6f76_6973_6f72, 0x7472_6163_6573_7632);
 
 /// The ids of one request, on both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
     /// Of the trace, unless a caller gave it one.
     pub(crate) trace: TraceId,
-    client: SpanId,
-    server: SpanId,
+    /// What has been hashed of it.
+    hasher: SipHasher13,
 }
 
 impl Ids {
@@ -35,7 +35,7 @@ impl Ids {
         if let Detail::Http(exchange) = &session.detail
             && let Some(request) = &exchange.request
         {
-            for part in [&request.method, &request.target, request.host.as_deref().unwrap_or_default()] {
+            for part in [&*request.method, &request.target, request.host.as_deref().unwrap_or_default()] {
                 hasher.write(part.as_bytes());
                 // Parts must not run into each other.
                 hasher.write_u8(0xff);
@@ -43,23 +43,17 @@ impl Ids {
             hasher.write_u8(request.minor_version.unwrap_or(u8::MAX));
         }
         let trace = hasher.finish128();
-        let span = |side: Side| {
-            let mut hasher = hasher;
-            hasher.write_u8(1 + side as u8);
-            // All zero is no id; 1 is as good as any other for the one session in 2^64 that meets it.
-            SpanId(hasher.finish128().h1.max(1).to_be_bytes())
-        };
         let mut trace_id = [0; 16];
         trace_id[..8].copy_from_slice(&trace.h1.to_be_bytes());
         trace_id[8..].copy_from_slice(&trace.h2.max(1).to_be_bytes());
-        Self { trace: TraceId(trace_id), client: span(Side::Client), server: span(Side::Server) }
+        Self { trace: TraceId(trace_id), hasher }
     }
 
     /// The id of the span of one side.
     pub(crate) fn span(&self, side: Side) -> SpanId {
-        match side {
-            Side::Client => self.client,
-            Side::Server => self.server,
-        }
+        let mut hasher = self.hasher;
+        hasher.write_u8(1 + side as u8);
+        // All zero is no id; 1 is as good as any other for the one session in 2^64 that meets it.
+        SpanId(hasher.finish128().h1.max(1).to_be_bytes())
     }
 }

@@ -44,5 +44,6 @@ pub use protocol::{
 pub use select::{EgressRule, PortRule, Rules};
 pub use semconv::{OtherSide, Semconv, SpanBuilder, UnknownSemconv};
 pub use session::Session;
+pub use smol_str::SmolStr;
 pub use span::{Attributes, Event, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 pub use tracer::Tracer;

@@ -4,6 +4,8 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
+use smol_str::SmolStr;
+
 /// Identifier of a trace: 16 bytes, never all zero (W3C Trace Context section 3.2.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TraceId(pub [u8; 16]);
@@ -37,7 +39,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Text.
-    Str(Cow<'static, str>),
+    Str(SmolStr),
     /// Whole number.
     Int(i64),
     /// Fractional number.
@@ -65,7 +67,7 @@ impl Resource {
     /// The resource of a service of which only the name is known.
     #[must_use]
     pub fn service(name: impl Into<Cow<'static, str>>) -> Self {
-        Self { attributes: vec![("service.name".into(), Value::Str(name.into()))] }
+        Self { attributes: vec![("service.name".into(), name.into().into())] }
     }
 
     /// The value of `service.name`, or OpenTelemetry's `unknown_service`.
@@ -78,7 +80,7 @@ impl Resource {
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         self.attributes.iter().find_map(|(name, value)| match value {
-            Value::Str(text) if name == key => Some(&**text),
+            Value::Str(text) if name == key => Some(text.as_str()),
             _ => None,
         })
     }
@@ -172,18 +174,27 @@ impl fmt::Debug for SpanId {
 
 impl From<&'static str> for Value {
     fn from(text: &'static str) -> Self {
-        Self::Str(Cow::Borrowed(text))
+        Self::Str(SmolStr::new_static(text))
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self::Str(Cow::Owned(text))
+        Self::Str(text.into())
     }
 }
 
 impl From<Cow<'static, str>> for Value {
     fn from(text: Cow<'static, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+impl From<SmolStr> for Value {
+    fn from(text: SmolStr) -> Self {
         Self::Str(text)
     }
 }

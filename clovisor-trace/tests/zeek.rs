@@ -128,11 +128,11 @@ fn row(session: &Session, depth: usize) -> Row {
         session.server.ip().to_string(),
         session.server.port().to_string(),
         depth.to_string(),
-        request.map_or_else(unset, |head| head.method.clone()),
-        request.and_then(|head| head.host.clone()).unwrap_or_else(unset),
+        request.map_or_else(unset, |head| head.method.to_string()),
+        request.and_then(|head| head.host.as_ref()).map(ToString::to_string).unwrap_or_else(unset),
         uri.unwrap_or_else(unset),
         response.as_ref().map_or_else(unset, |head| head.status.to_string()),
-        request.and_then(|head| head.user_agent.clone()).unwrap_or_else(unset),
+        request.and_then(|head| head.user_agent.as_ref()).map(ToString::to_string).unwrap_or_else(unset),
     ];
     COLUMNS.into_iter().zip(values).collect()
 }

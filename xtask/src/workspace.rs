@@ -75,14 +75,14 @@ pub(crate) fn build_receiver() -> Result<PathBuf> {
     Ok(target_dir()?.join("release/examples/receiver"))
 }
 
-/// Builds clovisor-trace's benchmark of prepared records, and returns its path.
-pub(crate) fn build_records() -> Result<PathBuf> {
+/// Builds a benchmark of a package, and returns its path.
+pub(crate) fn build_benchmark(package: &str, name: &str) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["bench", "--locked", "--package", "clovisor-trace", "--bench", "sessions", "--no-run"]);
+    command.args(["bench", "--locked", "--package", package, "--bench", name, "--no-run"]);
     let messages = process::output(command.args(["--message-format", "json"]))?;
     let mut programs = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        let is_it = message["target"]["name"] == "sessions" && message["target"]["kind"][0] == "bench";
+        let is_it = message["target"]["name"] == name && message["target"]["kind"][0] == "bench";
         message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
     });
     programs.next_back().context("cargo built the benchmark, and says no path")

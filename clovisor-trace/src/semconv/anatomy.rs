@@ -64,20 +64,19 @@ const fn counter(toward: Toward, trouble: Trouble) -> &'static str {
 /// The moments of a session that are not its start or its end.
 pub(super) fn events(session: &Session, epoch_ns: u64) -> Vec<Event> {
     let anatomy = &session.anatomy;
-    let milestone = |name: &'static str, time_ns: Option<u64>| {
-        time_ns.filter(|_| has_phases(session)).map(|time_ns| Event {
-            time_ns,
-            name: name.into(),
-            attributes: Attributes::new(),
-        })
-    };
     let milestones = [
-        milestone("clovisor.request.end", session.request_end_ns),
-        milestone("clovisor.request.acked", anatomy.request_acked_ns),
-        milestone("clovisor.response.start", anatomy.answer_start_ns),
+        ("clovisor.request.end", session.request_end_ns),
+        ("clovisor.request.acked", anatomy.request_acked_ns),
+        ("clovisor.response.start", anatomy.answer_start_ns),
     ];
-    let incidents = anatomy.incidents.iter().map(incident);
-    let mut events: Vec<_> = milestones.into_iter().flatten().chain(incidents).collect();
+    let mut events = Vec::with_capacity(milestones.len() + anatomy.incidents.len());
+    if has_phases(session) {
+        for (name, time_ns) in milestones {
+            let Some(time_ns) = time_ns else { continue };
+            events.push(Event { time_ns, name: name.into(), attributes: Attributes::new() });
+        }
+    }
+    events.extend(anatomy.incidents.iter().map(incident));
     // Stable: what came at one moment stays in the order of cause and effect.
     events.sort_by_key(|event| event.time_ns);
     for event in &mut events {

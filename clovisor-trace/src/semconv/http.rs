@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smol_str::SmolStr;
+
 use super::{addresses, redact, set, set_some};
 use crate::{
     packet::Side,
@@ -69,21 +71,21 @@ fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead)
     match session.side {
         Side::Server => {
             let (path, query) =
-                target.split_once('?').map_or((target.as_str(), None), |(path, query)| (path, Some(query)));
+                target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
             if !path.is_empty() {
-                set(attributes, "url.path", path.to_owned());
+                set(attributes, "url.path", SmolStr::new(path));
             }
-            set_some(attributes, "url.query", query.filter(|query| !query.is_empty()).map(str::to_owned));
+            set_some(attributes, "url.query", query.filter(|query| !query.is_empty()).map(SmolStr::new));
             set(attributes, "url.scheme", "http");
         }
         Side::Client => {
-            let authority = authority.unwrap_or_else(|| session.server.to_string());
-            let path = if target == "*" { "" } else { target.as_str() };
+            let authority = authority.unwrap_or_else(|| session.server.to_string().into());
+            let path = if target == "*" { "" } else { &*target };
             if path.is_empty() || path.starts_with(['/', '?']) {
                 set(attributes, "url.full", format!("http://{authority}{path}"));
             } else {
                 // In none of the forms, so it makes no URL.
-                set(attributes, "url.path", path.to_owned());
+                set(attributes, "url.path", SmolStr::new(path));
             }
             set(attributes, "url.scheme", "http");
         }
@@ -97,6 +99,9 @@ fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
     if request.method == "CONNECT" {
         return (Some(target), "");
     }
+    if target.starts_with('/') {
+        return (host, target);
+    }
     let absolute =
         target.split_once("://").filter(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
     match absolute {
@@ -109,17 +114,18 @@ fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
 }
 
 /// Host of an authority, the brackets of an IPv6 address left out (RFC 3986 section 3.2.2).
-fn host(authority: &str) -> Option<String> {
+fn host(authority: &str) -> Option<SmolStr> {
     let authority = authority.rsplit('@').next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next(),
         None => authority.split(':').next(),
     };
-    host.filter(|host| !host.is_empty()).map(str::to_owned)
+    host.filter(|host| !host.is_empty()).map(SmolStr::new)
 }
 
 /// Headers that were asked for, the values of one name as a list.
 fn captured(attributes: &mut Attributes, prefix: &str, headers: &[(String, String)]) {
+    // None, mostly, which takes no memory.
     let mut names: Vec<&String> = headers.iter().map(|(name, _)| name).collect();
     names.dedup();
     for name in names {

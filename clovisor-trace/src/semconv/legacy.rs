@@ -2,6 +2,8 @@
 //!
 //! Its `duration` was taken at a 500 ms tick; here it is the session's own.
 
+use smol_str::SmolStr;
+
 use super::{redact, set, set_some};
 use crate::{
     protocol::Detail,
@@ -41,12 +43,12 @@ fn http(attributes: &mut Attributes, exchange: &Exchange) {
     set(attributes, "protocol-2", "HTTP");
     if let Some(request) = &exchange.request {
         set(attributes, "reqmethod", request.method.clone());
-        set(attributes, "requrl", redact::target(&request.target));
+        set(attributes, "requrl", SmolStr::new(redact::target(&request.target)));
         set_some(attributes, "reqproto", request.minor_version.map(version));
         let find =
             |name: &str| request.trace_headers.iter().find(|(key, _)| *key == name).map(|(_, v)| v.clone());
         set_some(attributes, "useragent", request.user_agent.clone());
-        set_some(attributes, "host", request.host.as_deref().map(redact::userinfo));
+        set_some(attributes, "host", request.host.as_deref().map(redact::userinfo).map(SmolStr::from));
         set_some(attributes, "requestid", request.request_id.clone());
         set_some(attributes, "envoydecorator", request.envoy_decorator.clone());
         set_some(attributes, "traceid", find("x-b3-traceid"));

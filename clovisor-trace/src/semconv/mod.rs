@@ -8,7 +8,9 @@ mod http;
 mod legacy;
 mod redact;
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::{
     context,
@@ -171,7 +173,7 @@ fn stable(attributes: &mut Attributes, session: &Session) {
 /// Who spoke to whom: the connection's own ends, whatever the request calls them (`url.domain` and `url.full`
 /// say that), so that a session can always be found by its four numbers.
 fn addresses(attributes: &mut Attributes, session: &Session) {
-    let (client, server) = (session.client.ip().to_string(), session.server.ip().to_string());
+    let (client, server) = (address(session.client.ip()), address(session.server.ip()));
     let (peer, peer_port) = match session.side {
         Side::Server => (client.clone(), session.client.port()),
         Side::Client => (server.clone(), session.server.port()),
@@ -186,6 +188,23 @@ fn addresses(attributes: &mut Attributes, session: &Session) {
     set(attributes, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
 }
 
+/// An address as its `Display` writes it; that of IPv4 without the detour.
+fn address(ip: IpAddr) -> SmolStr {
+    let IpAddr::V4(ip) = ip else { return ip.to_smolstr() };
+    let (mut text, mut len) = ([b'.'; "255.255.255.255".len()], 0);
+    for part in ip.octets() {
+        for (least, digit) in [(100, part / 100), (10, part / 10 % 10), (0, part % 10)] {
+            if part >= least {
+                text[len] = b'0' + digit;
+                len += 1;
+            }
+        }
+        // A dot stands there already.
+        len += 1;
+    }
+    SmolStr::new(str::from_utf8(&text[..len - 1]).unwrap_or_default())
+}
+
 fn status(session: &Session) -> Status {
     if session.error_type().is_none() {
         return Status::Unset;
@@ -197,5 +216,25 @@ fn status(session: &Session) -> Status {
             Outcome::Timeout => "nothing more was seen before the idle time was over".into(),
             _ => "".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_the_library_writes_them() {
+        for ip in [
+            "0.0.0.0",
+            "10.0.200.3",
+            "255.255.255.255",
+            "1.20.99.100",
+            "::1",
+            "::ffff:10.0.0.1",
+            "2001:db8::1",
+        ] {
+            assert_eq!(address(ip.parse().expect(ip)), ip);
+        }
     }
 }

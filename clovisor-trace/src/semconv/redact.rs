@@ -37,22 +37,22 @@ pub(super) fn query(target: &str) -> Cow<'_, str> {
 }
 
 /// A request target in any of its forms (RFC 9112 section 3.2) without user, password and secret parameters.
-pub(super) fn target(target: &str) -> String {
+pub(super) fn target(target: &str) -> Cow<'_, str> {
     let target = query(target);
     if target.starts_with('/') {
-        return target.into_owned();
+        return target;
     }
     let start = target.find("://").map_or(0, |at| at + 3);
     let end = target[start..].find(['/', '?']).map_or(target.len(), |at| start + at);
-    format!("{}{}{}", &target[..start], userinfo(&target[start..end]), &target[end..])
+    format!("{}{}{}", &target[..start], userinfo(&target[start..end]), &target[end..]).into()
 }
 
 /// An authority whose user and password are hidden.
-pub(super) fn userinfo(authority: &str) -> String {
+pub(super) fn userinfo(authority: &str) -> Cow<'_, str> {
     match authority.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => format!("{REDACTED}:{REDACTED}@{host}"),
-        Some((_, host)) => format!("{REDACTED}@{host}"),
-        None => authority.to_owned(),
+        Some((user, host)) if user.contains(':') => format!("{REDACTED}:{REDACTED}@{host}").into(),
+        Some((_, host)) => format!("{REDACTED}@{host}").into(),
+        None => authority.into(),
     }
 }
 

@@ -7,27 +7,36 @@
 //! terminal: such characters arrive as `\u` escapes.
 
 use std::{
-    fmt::{self, Write as _},
+    borrow::Cow,
+    fmt,
     io::{self, Write},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clovisor_trace::{Attributes, Span, Status, Value};
+use clovisor_trace::{Attributes, Resource, Span, Status, Value};
 
 use super::{
     sink::{Batch, ExportError, Sink},
     text,
 };
 
-/// What a line of an ordinary span takes, about.
-const USUAL_LINE: usize = 1024;
+/// Bytes of lines for which there is room between two batches; ordinary ones of the usual length take half of it.
+const MOST_KEPT: usize = 1 << 20;
 
-/// Writes a line; writing to a `String` cannot fail.
-struct Line<'a>(&'a mut String);
+/// Lines under construction.
+///
+/// What is often the same is not made twice: a resource is written once and copied from there.
+#[derive(Default)]
+struct Lines<'a> {
+    out: Vec<u8>,
+    /// Where the resources of these lines stand for the first time.
+    resources: Vec<(&'a Resource, Range<usize>)>,
+}
 
-impl Line<'_> {
+impl<'a> Lines<'a> {
     fn raw(&mut self, text: &str) -> &mut Self {
-        self.0.push_str(text);
+        self.out.extend_from_slice(text.as_bytes());
         self
     }
 
@@ -35,26 +44,48 @@ impl Line<'_> {
         self.raw(itoa::Buffer::new().format(number))
     }
 
+    /// Bytes in lower-case hex.
+    fn hex(&mut self, bytes: &[u8]) -> &mut Self {
+        for byte in bytes {
+            self.out.extend_from_slice(&HEX[usize::from(*byte)]);
+        }
+        self
+    }
+
     /// A text as a JSON string, quotes included.
     fn text(&mut self, text: &str) -> &mut Self {
-        self.0.push('"');
+        self.raw("\"").inside(text).raw("\"")
+    }
+
+    /// What is between the quotes.
+    fn inside(&mut self, text: &str) -> &mut Self {
         // Nearly all text goes out as it is, in one piece.
-        if text.bytes().all(is_plain) {
-            self.0.push_str(text);
+        if is_plain(text) {
+            self.raw(text);
         } else {
             text.chars().for_each(|c| self.escaped(c));
         }
-        self.0.push('"');
         self
+    }
+
+    /// What is between the quotes of a name: those of our own are plain.
+    fn name(&mut self, name: &Cow<'static, str>) -> &mut Self {
+        match name {
+            Cow::Borrowed(name) => {
+                debug_assert!(is_plain(name), "{name}");
+                self.raw(name)
+            }
+            Cow::Owned(name) => self.inside(name),
+        }
     }
 
     fn escaped(&mut self, c: char) {
         match c {
-            '"' => self.0.push_str("\\\""),
-            '\\' => self.0.push_str("\\\\"),
+            '"' => _ = self.raw("\\\""),
+            '\\' => _ = self.raw("\\\\"),
             // All of them lie in the first plane, where one escape is one character.
-            c if text::is_hostile(c) => _ = write!(self.0, "\\u{:04x}", u32::from(c)),
-            c => self.0.push(c),
+            c if text::is_hostile(c) => _ = self.raw(&format!("\\u{:04x}", u32::from(c))),
+            c => _ = self.raw(c.encode_utf8(&mut [0; 4])),
         }
     }
 
@@ -64,7 +95,7 @@ impl Line<'_> {
             Value::Int(number) => _ = self.number(*number),
             // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
             Value::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
-            Value::Float(number) => _ = write!(self.0, "{number:?}"),
+            Value::Float(number) => _ = self.raw(&format!("{number:?}")),
             Value::Bool(truth) => _ = self.raw(if *truth { "true" } else { "false" }),
             Value::List(list) => {
                 for (at, text) in list.iter().enumerate() {
@@ -76,11 +107,10 @@ impl Line<'_> {
     }
 
     fn object(&mut self, attributes: &Attributes) -> &mut Self {
-        self.raw("{");
         for (at, (key, value)) in attributes.iter().enumerate() {
-            self.raw(if at == 0 { "" } else { "," }).text(key).raw(":").value(value);
+            self.raw(if at == 0 { "{\"" } else { ",\"" }).name(key).raw("\":").value(value);
         }
-        self.raw("}")
+        self.raw(if attributes.is_empty() { "{}" } else { "}" })
     }
 
     fn status(&mut self, status: &Status) {
@@ -94,7 +124,11 @@ impl Line<'_> {
     fn events(&mut self, span: &Span) {
         for (at, event) in span.events.iter().enumerate() {
             self.raw(if at == 0 { r#","events":["# } else { "," });
-            self.raw(r#"{"timeUnixNano":""#).number(event.time_ns).raw(r#"","name":"#).text(&event.name);
+            self.raw(r#"{"timeUnixNano":""#)
+                .number(event.time_ns)
+                .raw(r#"","name":""#)
+                .name(&event.name)
+                .raw("\"");
             if !event.attributes.is_empty() {
                 self.raw(r#","attributes":"#).object(&event.attributes);
             }
@@ -108,12 +142,23 @@ impl Line<'_> {
         }
     }
 
-    fn span(&mut self, span: &Span) {
-        _ = write!(self.0, r#"{{"traceId":"{}","spanId":"{}","parentSpanId":""#, span.trace_id, span.span_id);
-        if let Some(parent) = span.parent_span_id {
-            _ = write!(self.0, "{parent}");
+    fn resource(&mut self, resource: &'a Resource) {
+        if let Some((_, place)) = self.resources.iter().find(|(known, _)| std::ptr::eq(*known, resource)) {
+            self.out.extend_from_within(place.clone());
+            return;
         }
-        self.raw(r#"","name":"#).text(&span.name).raw(r#","kind":"#).number(span.kind as i32);
+        let start = self.out.len();
+        self.object(&resource.attributes);
+        self.resources.push((resource, start..self.out.len()));
+    }
+
+    fn span(&mut self, span: &'a Span) {
+        self.raw(r#"{"traceId":""#).hex(&span.trace_id.0).raw(r#"","spanId":""#).hex(&span.span_id.0);
+        self.raw(r#"","parentSpanId":""#);
+        if let Some(parent) = span.parent_span_id {
+            self.hex(&parent.0);
+        }
+        self.raw(r#"","name":""#).name(&span.name).raw(r#"","kind":"#).number(span.kind as i32);
         self.raw(r#","startTimeUnixNano":""#).number(span.start_ns);
         self.raw(r#"","endTimeUnixNano":""#).number(span.end_ns);
         self.raw(r#"","status":"#).status(&span.status);
@@ -122,21 +167,51 @@ impl Line<'_> {
         }
         self.raw(r#","attributes":"#).object(&span.attributes);
         self.events(span);
-        self.raw(r#","resource":"#).object(&span.resource.attributes).raw("}");
+        self.raw(r#","resource":"#).resource(&span.resource);
+        self.raw("}\n");
     }
 }
 
-/// Whether a byte is a printable character of ASCII that JSON shows as it is.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+/// Two digits for each byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let mut hex = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < hex.len() {
+        hex[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    hex
+};
+
+/// Whether JSON shows a text as it is: printable characters of ASCII, but for two.
+fn is_plain(text: &str) -> bool {
+    let (chunks, rest) = text.as_bytes().as_chunks::<16>();
+    // Without an end within a chunk, so that the compiler looks at all its bytes at once.
+    let all = |chunk: &[u8; 16]| chunk.iter().fold(true, |plain, byte| plain & is_plain_byte(*byte));
+    chunks.iter().all(all) && rest.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)])
 }
 
-/// The span as one line of JSON, without the line's end.
-#[must_use]
-pub fn to_line(span: &Span) -> String {
-    let mut line = String::with_capacity(USUAL_LINE);
-    Line(&mut line).span(span);
-    line
+const fn is_plain_byte(byte: u8) -> bool {
+    (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
+}
+
+/// Whether a byte is plain, for those that come one by one.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < plain.len() {
+        plain[byte] = is_plain_byte(byte as u8);
+        byte += 1;
+    }
+    plain
+};
+
+/// Appends a line a span.
+pub fn lines(spans: &[Span], out: &mut Vec<u8>) {
+    let mut lines = Lines { out: std::mem::take(out), resources: Vec::new() };
+    spans.iter().for_each(|span| lines.span(span));
+    *out = lines.out;
 }
 
 /// Standard output, or whatever a test reads, shared with the thread that writes.
@@ -145,13 +220,15 @@ pub(super) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 /// A sink that writes a JSON line a span.
 pub struct JsonLines {
     output: Output,
+    /// Room for lines, kept from batch to batch.
+    text: Vec<u8>,
 }
 
 impl JsonLines {
     /// A sink that writes to `output`, and flushes after each batch.
     #[must_use]
     pub fn new(output: Box<dyn Write + Send>) -> Self {
-        Self { output: Arc::new(Mutex::new(output)) }
+        Self { output: Arc::new(Mutex::new(output)), text: Vec::new() }
     }
 }
 
@@ -161,22 +238,25 @@ impl Sink for JsonLines {
     }
 
     async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        let mut lines = String::with_capacity(batch.spans().len() * USUAL_LINE);
-        for span in batch.spans() {
-            Line(&mut lines).span(span);
-            lines.push('\n');
-        }
-        write(&self.output, lines).await
+        // Where the last writing was cut off, its buffer is gone.
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        lines(batch.spans(), &mut text);
+        self.text = write(&self.output, text).await?;
+        // A few long lines must not hold their memory for ever.
+        self.text.shrink_to(MOST_KEPT);
+        Ok(())
     }
 }
 
-/// Writes and flushes on a thread of its own: a reader that has stopped, such as a pager, must not stop the agent.
-pub(super) async fn write(output: &Output, text: String) -> Result<(), ExportError> {
+/// Writes and flushes on a thread of its own: a reader that has stopped, such as a pager, must not stop the agent. The text comes
+/// back, as the room for the next.
+pub(super) async fn write(output: &Output, text: Vec<u8>) -> Result<Vec<u8>, ExportError> {
     let output = Arc::clone(output);
     let written = tokio::task::spawn_blocking(move || {
         // A writer that panicked has written what it has; the next line is still wanted.
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write_all(text.as_bytes()).and_then(|()| output.flush())
+        output.write_all(&text).and_then(|()| output.flush()).map(|()| text)
     });
     let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     // A full disk or a closed pipe stays so, and half a line may be out: no second try.
@@ -192,10 +272,18 @@ impl fmt::Debug for JsonLines {
 
 #[cfg(test)]
 mod tests {
-    use clovisor_trace::{Event, Kind, Resource, SpanId, TraceId};
+    use clovisor_trace::{Event, Kind, SpanId, TraceId};
     use serde_json::{Value as Json, json};
 
     use super::*;
+
+    /// The line of a span, without its end.
+    fn to_line(span: &Span) -> String {
+        let mut out = Vec::new();
+        lines(std::slice::from_ref(span), &mut out);
+        assert_eq!(out.pop(), Some(b'\n'));
+        String::from_utf8(out).unwrap()
+    }
 
     fn span() -> Span {
         Span {

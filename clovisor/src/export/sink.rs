@@ -34,6 +34,12 @@ impl Batch {
         Self { spans, sent: Sent::default() }
     }
 
+    /// Takes spans over from a list, which gets the batch's own, empty one for the next.
+    pub(super) fn refill(&mut self, spans: &mut Vec<Span>) {
+        debug_assert!(self.is_empty(), "all of the last batch are settled");
+        std::mem::swap(&mut self.spans, spans);
+    }
+
     /// Spans that are not settled, in the order in which they were queued.
     #[must_use]
     pub fn spans(&self) -> &[Span] {

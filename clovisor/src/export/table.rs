@@ -218,7 +218,7 @@ impl Sink for Table {
             lines.push_str(&row(span, style));
             lines.push('\n');
         }
-        write(&self.output, lines).await
+        write(&self.output, lines.into_bytes()).await.map(drop)
     }
 }
 

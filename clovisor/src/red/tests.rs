@@ -32,8 +32,8 @@ fn session(side: Side, protocol: Protocol, outcome: Outcome) -> Session {
 
 fn http(side: Side, outcome: Outcome, method: &str, status: Option<u16>) -> Session {
     let request = RequestHead {
-        method: method.to_owned(),
-        target: "/secret?token=1".to_owned(),
+        method: method.into(),
+        target: "/secret?token=1".into(),
         minor_version: Some(1),
         host: None,
         user_agent: None,
@@ -46,7 +46,7 @@ fn http(side: Side, outcome: Outcome, method: &str, status: Option<u16>) -> Sess
     };
     let response = status.map(|status| ResponseHead {
         status,
-        reason: String::new(),
+        reason: "".into(),
         minor_version: Some(1),
         captured: Vec::new(),
         framing: Framing::Unsaid,

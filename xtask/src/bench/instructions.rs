@@ -1,9 +1,11 @@
-//! Instructions from prepared packets to sessions, counted by callgrind over the records of clovisor-trace's benchmark.
+//! Instructions and allocations from prepared packets to sessions, and on to spans and encoded bytes, counted by callgrind over
+//! the benchmarks of clovisor-trace and clovisor.
 //!
 //! Counts do not drift: a change of one in a hundred is a change of the code or of the compiler.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -11,34 +13,84 @@ use serde_json::{Value, json};
 
 use crate::process;
 
-/// The function of the benchmark that is counted.
-const FUNCTION: &str = "*sessions::trace*";
-/// Connections of each of its groups, and the requests in each, as the benchmark has them.
-const CONNECTIONS: [u64; 4] = [1, 64, 1_000, 8_000];
+/// Requests of each run of a benchmark.
 const REQUESTS: u64 = 64_000;
+/// Connections at which sessions are counted, and those of what comes behind them, as the benchmarks have them.
+const CONNECTIONS: [u64; 4] = [1, 64, 1_000, 8_000];
+const BEHIND: u64 = 64;
+/// Functions of C's library that allocate.
+const ALLOCATE: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 
-/// Instructions a session, for each number of connections.
-pub(crate) fn count(benchmark: &Path, dir: &Path) -> Result<Value> {
-    let row = |connections| {
-        let total = count_one(benchmark, dir, connections)?;
-        Ok(json!({ "connections": connections, "instructions_per_session": total / REQUESTS }))
-    };
-    CONNECTIONS.into_iter().map(row).collect::<Result<Vec<Value>>>().map(Value::from)
+/// The benchmarks, compiled.
+pub(crate) struct Benchmarks {
+    /// Packets to sessions.
+    pub(crate) sessions: PathBuf,
+    /// Packets to spans, JSON and OTLP.
+    pub(crate) spans: PathBuf,
 }
 
-fn count_one(benchmark: &Path, dir: &Path, connections: u64) -> Result<u64> {
-    let out = dir.join(format!("callgrind.{connections}"));
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", &format!("--toggle-collect={FUNCTION}")]);
-    command.arg(format!("--callgrind-out-file={}", out.display())).arg(benchmark);
-    // As a test it runs once.
-    command.args(["--bench", "--test", &format!("sessions/{connections}$")]);
-    let what = format!("counting instructions at {connections} connections");
-    process::logged(&what, "20 s", &mut command, &dir.join("valgrind.log"))?;
-    let dump =
-        fs::read_to_string(&out).with_context(|| format!("callgrind did not write {}", out.display()))?;
-    let total = total(&dump).filter(|total| *total > 0);
-    total.with_context(|| format!("callgrind has counted nothing: the benchmark has no {FUNCTION}"))
+/// One thing that is counted.
+struct Counted<'a> {
+    /// What becomes of packets.
+    to: &'a str,
+    connections: u64,
+    benchmark: &'a Path,
+    /// The function of the benchmark that is counted.
+    function: &'a str,
+    /// Which of the benchmark's cases calls it.
+    case: String,
+}
+
+impl Benchmarks {
+    /// Instructions and allocations a session, for each of what they become.
+    pub(crate) fn count(&self, dir: &Path) -> Result<Value> {
+        let sessions = CONNECTIONS.map(|connections| Counted {
+            to: "sessions",
+            connections,
+            benchmark: &self.sessions,
+            function: "*sessions::trace*",
+            case: format!("sessions/{connections}$"),
+        });
+        let behind = [("spans", "*::to_spans*"), ("JSON", "*::to_json*"), ("OTLP", "*::to_otlp*")];
+        let behind = behind.map(|(to, function)| Counted {
+            to,
+            connections: BEHIND,
+            benchmark: &self.spans,
+            function,
+            case: format!("to/{to}$"),
+        });
+        sessions
+            .iter()
+            .chain(&behind)
+            .map(|one| one.count(dir))
+            .collect::<Result<Vec<Value>>>()
+            .map(Value::from)
+    }
+}
+
+impl Counted<'_> {
+    fn count(&self, dir: &Path) -> Result<Value> {
+        let Self { to, connections, benchmark, function, case } = self;
+        let out = dir.join(format!("callgrind.{to}.{connections}"));
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", &format!("--toggle-collect={function}")]);
+        command.arg(format!("--callgrind-out-file={}", out.display())).arg(benchmark);
+        // As a test it runs once.
+        command.args(["--bench", "--test", case]);
+        let what = format!("counting instructions to {to} at {connections} connections");
+        process::logged(&what, "20 s", &mut command, &dir.join("valgrind.log"))?;
+        let dump =
+            fs::read_to_string(&out).with_context(|| format!("callgrind did not write {}", out.display()))?;
+        let total = total(&dump).filter(|total| *total > 0);
+        let total = total
+            .with_context(|| format!("callgrind has counted nothing: the benchmark has no {function}"))?;
+        Ok(json!({
+            "to": to,
+            "connections": connections,
+            "instructions_per_session": total / REQUESTS,
+            "allocations_per_session": calls(&dump, &ALLOCATE) as f64 / REQUESTS as f64,
+        }))
+    }
 }
 
 /// Instructions in a dump.
@@ -49,13 +101,42 @@ fn total(dump: &str) -> Option<u64> {
     })
 }
 
+/// Calls of functions in a dump. A name stands there once, behind the number that stands for it from then on.
+fn calls(dump: &str, functions: &[&str]) -> u64 {
+    let (mut names, mut called, mut calls) = (HashMap::new(), None, 0);
+    for line in dump.lines() {
+        let (what, rest) = line.split_once('=').unwrap_or_default();
+        match what {
+            "fn" | "cfn" => {
+                let (number, name) = rest.split_once(' ').unwrap_or((rest, ""));
+                if !name.is_empty() {
+                    names.insert(number, name);
+                }
+                called = (what == "cfn").then(|| names.get(number).copied()).flatten();
+            }
+            "calls" if called.is_some_and(|called| functions.contains(&called)) => {
+                calls += rest.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    calls
+}
+
 #[cfg(test)]
 mod tests {
-    use super::total;
+    use super::*;
 
     #[test]
     fn a_dump_ends_with_its_total() {
         assert_eq!(total("events: Ir\nsummary: 7\nfn=(1) x\n5 7\n\ntotals: 7\n"), Some(7));
         assert_eq!(total("events: Ir\nfn=(1) x\n"), None);
+    }
+
+    #[test]
+    fn calls_are_found_by_name_and_by_number() {
+        let dump = "fn=(1) x\n5 7\ncob=(2)\ncfn=(3) malloc\ncalls=2 0\n5 9\ncfn=(4) free\ncalls=9 0\n6 1\n\n\
+                    fn=(3)\n1 9\n\nfn=(5) y\ncfn=(3)\ncalls=40 +3\n7 2\n";
+        assert_eq!(calls(dump, &ALLOCATE), 42);
     }
 }

@@ -54,7 +54,7 @@ enum Part {
     Kernel,
     /// Memory and processor time with up to 100,000 flows, as far as a process may have so many files
     Flows,
-    /// Instructions from packets to sessions, which do not drift
+    /// Instructions and allocations from packets to sessions, spans, JSON and OTLP, which do not drift
     Instructions,
 }
 
@@ -74,7 +74,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         load: workspace::build_load()?,
         receiver: workspace::build_receiver()?,
     };
-    let records = workspace::build_records()?;
+    let benchmarks = instructions::Benchmarks {
+        sessions: workspace::build_benchmark("clovisor-trace", "sessions")?,
+        spans: workspace::build_benchmark("clovisor", "spans")?,
+    };
     refuse_if_busy(arguments.busy)?;
     let stop = Stop::on_signals()?;
     let scratch = Scratch::new("clovisor-bench")?;
@@ -89,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "live": if has(Part::Live) { suite.live()? } else { empty() },
         "kernel": if has(Part::Kernel) { suite.kernel()? } else { empty() },
         "flows": if has(Part::Flows) { suite.flows()? } else { empty() },
-        "instructions": if has(Part::Instructions) { instructions::count(&records, scratch.path())? } else { empty() },
+        "instructions": if has(Part::Instructions) { benchmarks.count(scratch.path())? } else { empty() },
     });
     let text = table::markdown(&json);
     let dir = workspace::target_dir()?.join("bench");

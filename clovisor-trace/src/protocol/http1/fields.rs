@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig, Status};
+use smol_str::SmolStr;
 
 use super::head::{Framing, Invalid};
 
@@ -67,12 +68,13 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = 
 }
 
 /// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such.
-pub(super) fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.trim_ascii()).into_owned()
+pub(super) fn text(value: &[u8]) -> SmolStr {
+    String::from_utf8_lossy(value.trim_ascii()).into()
 }
 
 pub(super) fn capture(headers: &[Header<'_>], wanted: &[String]) -> Vec<(String, String)> {
-    wanted.iter().flat_map(|name| values(headers, name).map(|value| (name.clone(), text(value)))).collect()
+    let of = |name: &String, value| (name.clone(), text(value).into());
+    wanted.iter().flat_map(|name| values(headers, name).map(move |value| of(name, value))).collect()
 }
 
 pub(super) fn captured_memory(captured: &[(String, String)]) -> usize {

@@ -3,6 +3,7 @@
 //! It refuses to keep a head: names and values that nobody asked for never leave this file.
 
 use httparse::{Header, ParserConfig, Status};
+use smol_str::SmolStr;
 
 use super::{
     fields::{capture, captured_memory, framing, has_token, text, with_headers, with_lenient_headers},
@@ -33,21 +34,21 @@ const KNOWN_METHODS: [&str; 10] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// Method as sent; any token is one.
-    pub method: String,
+    pub method: SmolStr,
     /// Request target as sent; empty if the request line has none.
-    pub target: String,
+    pub target: SmolStr,
     /// Minor version of HTTP/1, a digit; `None` if another version was sent, a broken one, or none.
     pub minor_version: Option<u8>,
     /// `Host`.
-    pub host: Option<String>,
+    pub host: Option<SmolStr>,
     /// `User-Agent`.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<SmolStr>,
     /// `X-Request-Id`.
-    pub request_id: Option<String>,
+    pub request_id: Option<SmolStr>,
     /// `X-Envoy-Decorator-Operation`.
-    pub envoy_decorator: Option<String>,
+    pub envoy_decorator: Option<SmolStr>,
     /// Headers that carry a trace context, name in lower case.
-    pub trace_headers: Vec<(&'static str, String)>,
+    pub trace_headers: Vec<(&'static str, SmolStr)>,
     /// Headers that were asked for, name in lower case.
     pub captured: Vec<(String, String)>,
     /// How its body is framed.
@@ -62,7 +63,7 @@ pub struct ResponseHead {
     /// Status code as sent, three digits.
     pub status: u16,
     /// Reason phrase as sent; may be empty.
-    pub reason: String,
+    pub reason: SmolStr,
     /// Minor version of HTTP/1, a digit; `None` if another version was sent, or a broken one.
     pub minor_version: Option<u8>,
     /// Headers that were asked for, name in lower case.
@@ -155,8 +156,8 @@ impl RequestHead {
             match config.parse_request_with_uninit_headers(&mut request, bytes, headers)? {
                 Status::Partial => Ok(None),
                 Status::Complete(_) => Ok(Some(Self::from_parts(
-                    request.method.unwrap_or_default().to_owned(),
-                    request.path.unwrap_or_default().to_owned(),
+                    request.method.unwrap_or_default().into(),
+                    request.path.unwrap_or_default().into(),
                     request.version,
                     request.headers,
                     wanted,
@@ -184,8 +185,8 @@ impl RequestHead {
     }
 
     fn from_parts(
-        method: String,
-        target: String,
+        method: SmolStr,
+        target: SmolStr,
         minor_version: Option<u8>,
         headers: &[Header<'_>],
         wanted: &[String],
@@ -215,7 +216,7 @@ impl RequestHead {
         let optional = [&self.host, &self.user_agent, &self.request_id, &self.envoy_decorator];
         self.method.len()
             + self.target.len()
-            + optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + optional.into_iter().flatten().map(SmolStr::len).sum::<usize>()
             + self.trace_headers.iter().map(|(_, value)| value.len() + 40).sum::<usize>()
             + captured_memory(&self.captured)
     }
@@ -233,7 +234,7 @@ impl ResponseHead {
                 Status::Partial => Ok(None),
                 Status::Complete(_) => Ok(Some(Self {
                     status: response.code.unwrap_or_default(),
-                    reason: response.reason.unwrap_or_default().to_owned(),
+                    reason: response.reason.unwrap_or_default().into(),
                     minor_version: response.version,
                     captured: capture(response.headers, wanted),
                     framing: framing(response.headers),

@@ -3,6 +3,8 @@
 //!
 //! It refuses to add anything: a part that is not on the line is absent.
 
+use smol_str::SmolStr;
+
 use super::reader::{LONGEST_METHOD, is_token};
 
 /// The version at the end of a request line or the front of a status line.
@@ -20,9 +22,9 @@ pub(super) enum Version {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RequestLine {
     /// The token before the first space.
-    pub(super) method: String,
+    pub(super) method: SmolStr,
     /// What is between that space and the version, else up to the end; may be empty, and have spaces in it.
-    pub(super) target: String,
+    pub(super) target: SmolStr,
     pub(super) version: Version,
 }
 
@@ -33,7 +35,7 @@ pub(super) struct StatusLine {
     /// Three digits as a number.
     pub(super) status: u16,
     /// What is behind them; may be empty.
-    pub(super) reason: String,
+    pub(super) reason: SmolStr,
 }
 
 /// What a version begins with (RFC 9112 section 2.3).
@@ -106,8 +108,8 @@ fn word(bytes: &[u8]) -> &[u8] {
 }
 
 /// Bytes that are not UTF-8 are shown as such.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn text(bytes: &[u8]) -> SmolStr {
+    String::from_utf8_lossy(bytes).into()
 }
 
 #[cfg(test)]
@@ -136,7 +138,7 @@ mod tests {
             ("GET ", "GET", "", Absent),
             ("X!#$%&'*+.^_`|~9 * HTTP/1.1", "X!#$%&'*+.^_`|~9", "*", Minor(1)),
         ] {
-            let parts = RequestLine { method: method.to_owned(), target: target.to_owned(), version };
+            let parts = RequestLine { method: method.into(), target: target.into(), version };
             assert_eq!(RequestLine::read(line.as_bytes()), Some(parts), "{line:?}");
         }
         for line in ["", "GET", "GET\t/ HTTP/1.1", " GET / HTTP/1.1", "G(T / HTTP/1.1", "\x16\x03 "] {
@@ -173,7 +175,7 @@ mod tests {
             ("HTTP/2.0 200 OK", Odd, 200, "OK"),
             ("HTTP/1. 200 OK", Odd, 200, "OK"),
         ] {
-            let parts = StatusLine { version, status, reason: reason.to_owned() };
+            let parts = StatusLine { version, status, reason: reason.into() };
             assert_eq!(StatusLine::read(line.as_bytes()), Some(parts), "{line:?}");
         }
         for line in ["", "HTTP/1.1", "HTTP/1.1 ", "HTTP/1.1 20", "HTTP/1.1 2000", "HTTP/1.1 OK", "ICY 200 OK"]

@@ -89,8 +89,7 @@ pub(super) fn key(name: Cow<'static, str>) -> Key {
 /// The value of an attribute as the library takes it.
 pub(super) fn value(value: &Value) -> OtelValue {
     match value {
-        Value::Str(Cow::Borrowed(text)) => OtelValue::String((*text).into()),
-        Value::Str(Cow::Owned(text)) => OtelValue::String(text.clone().into()),
+        Value::Str(text) => OtelValue::String(text.to_string().into()),
         Value::Int(number) => OtelValue::I64(*number),
         Value::Float(number) => OtelValue::F64(*number),
         Value::Bool(truth) => OtelValue::Bool(*truth),

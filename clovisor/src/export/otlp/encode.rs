@@ -5,7 +5,7 @@
 
 use clovisor_trace::{Attributes, Event, Resource, Span, Status, Value};
 
-use super::message::Message;
+use super::message::{self, Message};
 
 /// W3C trace flag `sampled`: Clovisor exports nothing that is not.
 const SAMPLED: u32 = 0x01;
@@ -32,20 +32,20 @@ pub fn request(spans: &[Span]) -> Vec<u8> {
     let mut out = Vec::with_capacity(spans.len() * USUAL_SPAN);
     let mut request = Message::new(&mut out);
     for (resource, spans) in groups {
-        request.message(1, |group| resource_spans(group, resource, &spans));
+        request.message_of(1, spans.len() * USUAL_SPAN, |group| resource_spans(group, resource, &spans));
     }
     out
 }
 
 fn resource_spans(out: &mut Message<'_>, resource: &Resource, spans: &[&Span]) {
     out.message(1, |out| attributes(out, 1, &resource.attributes));
-    out.message(2, |out| {
+    out.message_of(2, spans.len() * USUAL_SPAN, |out| {
         out.message(1, |scope| {
             scope.text(1, "clovisor");
             scope.text(2, env!("CARGO_PKG_VERSION"));
         });
         for one in spans {
-            out.message(2, |out| span(out, one));
+            out.message_of(2, USUAL_SPAN, |out| span(out, one));
         }
     });
 }
@@ -85,10 +85,25 @@ fn event(out: &mut Message<'_>, event: &Event) {
 
 fn attributes(out: &mut Message<'_>, tag: u32, list: &Attributes) {
     for (key, one) in list {
-        out.message(tag, |out| {
+        let len = value_len(one);
+        out.message_of_len(tag, message::delimited(key.len()) + message::delimited(len), |out| {
             out.text(1, key);
-            out.message(2, |out| value(out, one));
+            out.message_of_len(2, len, |out| value(out, one));
         });
+    }
+}
+
+/// Bytes of an `AnyValue`. There are many and they are short: to know it before costs less than to make room for it after.
+fn value_len(value: &Value) -> usize {
+    match value {
+        Value::Str(text) => message::delimited(text.len()),
+        Value::Bool(_) => 2,
+        Value::Int(number) => 1 + message::digits(number.cast_unsigned()),
+        Value::Float(_) => 9,
+        Value::List(list) => {
+            let texts = list.iter().map(|text| message::delimited(message::delimited(text.len())));
+            message::delimited(texts.sum())
+        }
     }
 }
 

@@ -132,7 +132,7 @@ impl<S: Sink> Task<S> {
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
             }
         }
-        self.batch = Batch::new(take(&mut self.pending));
+        self.batch.refill(&mut self.pending);
         !self.batch.is_empty()
     }
 

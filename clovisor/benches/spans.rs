@@ -1,0 +1,92 @@
+//! What the agent costs from prepared packets to bytes that only have to be written, on one core: the tracer makes sessions, the
+//! pipeline makes spans, and an encoder takes them in batches as long as those of the queue. One element is one session.
+
+#[path = "../../clovisor-trace/benches/traffic/mod.rs"]
+mod traffic;
+
+use std::hint::black_box;
+
+use clovisor::export::{json, otlp};
+use clovisor::pipeline::{Names, Pipeline};
+use clovisor_trace::{Resource, Semconv, Span};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use traffic::{Frame, REQUESTS, frames};
+
+/// What follows the tracer does not know connections.
+const CONNECTIONS: u32 = 64;
+/// Spans of a batch, as many as the queue makes.
+const BATCH: usize = 512;
+/// So that times have as many digits as they have live.
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+/// As spans that nobody encodes. A function of its own in the binary, as the others, so that callgrind can count it alone.
+#[inline(never)]
+fn to_spans(frames: &[Frame]) -> usize {
+    spans(frames, |batch| _ = black_box(batch))
+}
+
+/// As JSON lines.
+#[inline(never)]
+fn to_json(frames: &[Frame]) -> usize {
+    let mut lines = Vec::new();
+    spans(frames, |batch| {
+        lines.clear();
+        json::lines(batch, &mut lines);
+        black_box(&lines);
+    })
+}
+
+/// As OTLP's protobuf.
+#[inline(never)]
+fn to_otlp(frames: &[Frame]) -> usize {
+    spans(frames, |batch| drop(black_box(otlp::request(batch))))
+}
+
+/// Hands the spans to `encode` in batches; how many there were.
+fn spans(frames: &[Frame], mut encode: impl FnMut(&[Span])) -> usize {
+    let mut pipeline = Pipeline::new(Vec::new(), Semconv::Stable, None);
+    let mut resource = Resource::service("shop");
+    resource.attributes.push(("clovisor.interface".into(), "eth0".into()));
+    pipeline.name(1, Names::all(resource));
+    let (mut batch, mut count, mut end_ns) = (Vec::with_capacity(BATCH), 0, 0);
+    let mut hand_on = |batch: &mut Vec<Span>| {
+        count += batch.len();
+        encode(batch);
+        batch.clear();
+    };
+    for packet in traffic::packets(frames) {
+        end_ns = packet.time_ns;
+        pipeline.packet(&packet, EPOCH_NS, &mut |span| {
+            batch.push(span);
+            if batch.len() == BATCH {
+                hand_on(&mut batch);
+            }
+        });
+    }
+    pipeline.finish(end_ns, EPOCH_NS, &mut |span| batch.push(span));
+    hand_on(&mut batch);
+    count
+}
+
+fn all(criterion: &mut Criterion) {
+    let frames = frames(CONNECTIONS);
+    let mut group = criterion.benchmark_group("packets to");
+    group.throughput(Throughput::Elements(REQUESTS.into())).sample_size(20);
+    let ways: [(&str, fn(&[Frame]) -> usize); 3] =
+        [("spans", to_spans), ("JSON", to_json), ("OTLP", to_otlp)];
+    for (name, way) in ways {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                assert_eq!(
+                    way(&frames),
+                    REQUESTS as usize,
+                    "all of them, or it is not the work that is measured"
+                );
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);
