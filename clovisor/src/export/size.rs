@@ -70,7 +70,11 @@ fn list(attributes: &Attributes) -> usize {
         Cow::Owned(text) => text.capacity() + PER_ALLOCATION,
     };
     let value = |value: &Value| match value {
-        Value::Str(value) => text(value),
+        // In place, or behind two counters of who shares it.
+        Value::Str(value) if value.is_heap_allocated() => {
+            value.len() + PER_ALLOCATION + 2 * size_of::<usize>()
+        }
+        Value::Str(_) => 0,
         Value::List(list) => {
             list.iter().map(|one| size_of::<String>() + one.capacity() + PER_ALLOCATION).sum()
         }
