@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use clovisor::export::{json, otlp};
 use clovisor::pipeline::{Names, Pipeline};
-use clovisor_trace::{Resource, Semconv, Span};
+use clovisor_trace::{Limits, Resource, Semconv, Span};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use traffic::{Frame, REQUESTS, frames};
 
@@ -44,7 +44,7 @@ fn to_otlp(frames: &[Frame]) -> usize {
 
 /// Hands the spans to `encode` in batches; how many there were.
 fn spans(frames: &[Frame], mut encode: impl FnMut(&[Span])) -> usize {
-    let mut pipeline = Pipeline::new(Vec::new(), Semconv::Stable, None);
+    let mut pipeline = Pipeline::new(Limits::default(), Semconv::Stable, None);
     let mut resource = Resource::service("shop");
     resource.attributes.push(("clovisor.interface".into(), "eth0".into()));
     pipeline.name(1, Names::all(resource));
