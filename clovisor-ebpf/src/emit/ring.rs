@@ -28,7 +28,7 @@ static WAKE_AT: Array<u64> = Array::with_max_entries(1, 0);
 /// A packet this long may be of a body that nobody looks at, and the agent says so when it has read what came before: the
 /// sooner it comes, the less is copied. Longer than an Ethernet frame, so that only bulk transfers have it.
 const LONG: u32 = 8 << 10;
-/// So much less may wait then: with the default buffer, 128 KB.
+/// So much less may wait then: with the default buffer, 64 KB.
 const SOONER: u64 = 32;
 
 /// Nobody waits.

@@ -29,8 +29,8 @@ impl Trim {
     /// What of a packet is copied.
     pub fn copied<'a>(&mut self, toward: Toward, data: &'a [u8]) -> &'a [u8] {
         self.packets += 1;
-        while let Some((_, told)) = self.late.pop_front_if(|(when, _)| *when < self.packets) {
-            self.windows.insert(told.toward, told.bytes);
+        while self.late.front().is_some_and(|(when, _)| *when < self.packets) {
+            self.windows.extend(self.late.pop_front().map(|(_, told)| (told.toward, told.bytes)));
         }
         let headers = PacketHeaders::from_ip_slice(data).expect("a packet");
         let (Some(TransportHeader::Tcp(tcp)), Some(NetHeaders::Ipv4(..))) = (headers.transport, headers.net)

@@ -127,12 +127,16 @@ pub fn whole() -> impl Iterator<Item = usize> {
 /// Gives packets to a tracer, a microsecond apart, and ends it after a second of silence. Without the payload that nobody looks at
 /// the sessions are the same.
 pub fn trace_with(frames: &[Frame], protocol: Protocol, limits: Limits) -> (Vec<Session>, Tracer) {
-    let (sessions, tracer) = trace_trimmed(frames, protocol, limits.clone(), None);
     // What a capture cuts is missing, even if nobody looks at it.
     let is_whole = frames.iter().all(|frame| frame.data.len() == frame.wire_len as usize);
-    for delay in [0, 1, 7].into_iter().filter(|_| is_whole) {
+    let delays = [0, 1, 7].into_iter().filter(|_| is_whole);
+    let trimmed = delays.map(|delay| {
         let limits = Limits { unneeded: Some(1), ..limits.clone() };
-        let trimmed = trace_trimmed(frames, protocol, limits, Some(&mut Trim::new(delay))).0;
+        (delay, trace_trimmed(frames, protocol, limits, Some(&mut Trim::new(delay))).0)
+    });
+    let trimmed: Vec<_> = trimmed.collect();
+    let (sessions, tracer) = trace_trimmed(frames, protocol, limits, None);
+    for (delay, trimmed) in trimmed {
         assert_eq!(trimmed, sessions, "told after {delay} packets");
     }
     (sessions, tracer)
