@@ -69,6 +69,7 @@ impl<'a> Lines<'a> {
     }
 
     /// What is between the quotes of a name: those of our own are plain.
+    #[expect(clippy::ptr_arg, reason = "whether it is borrowed tells whose it is")]
     fn name(&mut self, name: &Cow<'static, str>) -> &mut Self {
         match name {
             Cow::Borrowed(name) => {
