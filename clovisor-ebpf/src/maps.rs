@@ -15,8 +15,9 @@ use clovisor_common::{
 const MAX_PORTS: u32 = 16_384;
 /// Egress targets: 500 pods with 32 targets each.
 const MAX_EGRESS: u32 = 16_384;
-/// Connections remembered at a time; the least recently used goes first. About 8 MB.
-const MAX_SESSIONS: u32 = 65_536;
+/// Connections remembered at a time; the least recently used goes first, and bytes of it that nobody looks at are copied again. 2 MB,
+/// which are taken at once.
+const MAX_SESSIONS: u32 = 16_384;
 /// Fragmented datagrams in flight at a time. TCP rarely fragments (path MTU discovery), and a datagram is
 /// whole or dead within 30 s (`net.ipv4.ipfrag_time`).
 const MAX_FRAGMENTS: u32 = 4_096;

@@ -2,14 +2,18 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::datapath::packets::{Buffers, Transport};
+use crate::datapath::packets::{Buffers, DEFAULT_BUFFER, Transport};
+
+/// [`DEFAULT_BUFFER`] in MiB.
+const DEFAULT_MIB: u16 = 4;
+const _: () = assert!(DEFAULT_BUFFER == (DEFAULT_MIB as usize) << 20);
 
 /// The buffers between kernel and agent.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct BufferArgs {
     /// Size of the buffer between kernel and agent, in MiB, rounded up to a power of two; of perf buffers, of each CPU's. 4 MiB hold
     /// 30 ms of traffic at 1 Gbit/s
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_MIB, value_parser = clap::value_parser!(u16).range(1..=1024), env = "CLOVISOR_BUFFER")]
     pub buffer: u16,
     /// How packets come from the kernel: by one ring buffer, by a perf buffer of each CPU, or by the first that this kernel has
     #[arg(long, value_enum, default_value_t, env = "CLOVISOR_TRANSPORT")]

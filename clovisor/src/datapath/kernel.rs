@@ -20,10 +20,6 @@ static RING_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"),
 /// The compiled kernel side that writes to perf buffers.
 static PERF_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/perf.bpf.o"));
 
-/// Entries of the map of connections. Nobody but diagnosis reads it, so it holds a quarter of what the kernel side would have it
-/// hold: its memory, 120 bytes an entry, is taken when it is loaded.
-const SESSIONS: u32 = 16_384;
-
 /// The kernel side cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -147,7 +143,6 @@ impl Kernel {
         let bytes = buffers.rounded();
         let mut loader = EbpfLoader::new();
         let level = if debug { aya_log::Level::Debug as u8 } else { 0 };
-        loader.map_max_entries(name::SESSIONS, SESSIONS);
         let object = match buffers.transport.unwrap_or_else(Transport::of_this_kernel) {
             Transport::Ring => {
                 loader.override_global(aya_log::LEVEL, &level, true);

@@ -236,7 +236,7 @@ fn packets_beyond_64_kb_are_cut_and_counted() {
         };
         big(Net::in_host, "veth0");
         big(Net::in_pod, "eth0");
-        let mut traced = Traced::new(4 * DEFAULT_BUFFER).await;
+        let mut traced = Traced::new(8 * DEFAULT_BUFFER).await;
         traced.attach(Way::Auto).await;
         upload(&net, POD_V6, 16 << 20);
         let verdicts = traced.kernel.verdicts().unwrap();

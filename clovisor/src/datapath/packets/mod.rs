@@ -18,8 +18,8 @@ use clovisor_common::EventHeader;
 
 pub(super) use self::{perf::Perf, ring::Ring};
 
-/// Default size of the ring buffer, or of the perf buffer of one CPU: 100,000 requests/s of 2 KB for 40 ms.
-pub const DEFAULT_BUFFER: usize = 8 << 20;
+/// Default size of the ring buffer, or of the perf buffer of one CPU: 100,000 requests/s of 2 KB for 20 ms.
+pub const DEFAULT_BUFFER: usize = 4 << 20;
 /// Smallest size: one packet of 64 KB fits twice.
 pub const SMALLEST_BUFFER: usize = 128 << 10;
 /// How much later an event may come, or a loss be counted, than the time says that is on it. A classifier stamps its packet within a
