@@ -284,6 +284,7 @@ impl Table {
         while let Some(key) = self.flows.front().map(|(key, _)| *key) {
             self.finish(&key, End::Capture, cx);
         }
+        self.ended.clear();
     }
 }
 

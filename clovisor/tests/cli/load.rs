@@ -44,9 +44,10 @@ fn ten_thousand_requests_over_fifty_connections() {
     for way in ["clsact", "tcx"] {
         netns::test("ten_thousand_requests_over_fifty_connections", &["nginx"], move |net| async move {
             let _nginx = Nginx::start(&net, &format!("load-{way}"));
+            // A debug build beside other tests may be kept waiting for longer than the usual buffer lasts.
+            let options = ["-i", "veth0", "--port", "8080", "--buffer", "8", "--attach", way];
             let headers = ["--header", "x-request-id", "--header", "x-answers"];
-            let program =
-                Program::trace(&[&["-i", "veth0", "--port", "8080", "--attach", way][..], &headers].concat());
+            let program = Program::trace(&[&options[..], &headers].concat());
             let asking: Vec<_> = (0..CONNECTIONS)
                 .map(|connection| tokio::spawn(ask(connection.to_string(), REQUESTS)))
                 .collect();
