@@ -8,13 +8,14 @@
 //! Packet -> decode -> Segment -> Flow { Stream x 2 } -> Conversation (HTTP/1, TCP) -> Session -> Span
 //! ```
 //!
-//! [`Tracer`] takes packets in and gives sessions out; [`SpanBuilder`] makes spans of them; [`capture`] reads
+//! [`Tracer`] takes packets in and gives sessions out; [`SpanBuilder`] says what spans say of them; [`capture`] reads
 //! pcap and pcapng files; [`Rules`] picks packets of a file the way the kernel picks live ones.
 #![forbid(unsafe_code)]
 
 mod anatomy;
 pub mod capture;
 mod context;
+mod describe;
 mod flow;
 mod id;
 mod ledger;
@@ -31,6 +32,7 @@ mod span;
 mod tracer;
 
 pub use anatomy::{Anatomy, Handshake, Incident, Trouble, Troubles};
+pub use describe::{AttributeWriter, Describe, EventRef, Head, ValueRef, write_all};
 pub use flow::Unneeded;
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
@@ -42,7 +44,7 @@ pub use protocol::{
     http1::{Exchange, Framing, MOST_INTERIM, RequestHead, ResponseHead},
 };
 pub use select::{EgressRule, PortRule, Rules};
-pub use semconv::{OtherSide, Semconv, SpanBuilder, UnknownSemconv};
+pub use semconv::{OtherSide, Semconv, SessionSpan, SpanBuilder, UnknownSemconv};
 pub use session::Session;
 pub use smol_str::SmolStr;
 pub use span::{Attributes, Event, Key, Kind, Resource, Span, SpanId, Status, TraceId, Value};

@@ -1,36 +1,41 @@
 //! What a span says of time and of the network, as `docs/anatomy.md` has it: attributes, and events for what has a moment.
 
+use std::borrow::Cow;
+
+use smol_str::SmolStr;
+
 use super::{set, set_some};
 use crate::{
     anatomy::{Incident, Trouble},
+    describe::{AttributeWriter, EventRef},
     outcome::Transfer,
     packet::Toward,
     protocol::Detail,
     session::Session,
-    span::{Attributes, Event},
+    span::{Key, Value},
 };
 
-pub(super) fn attributes(attributes: &mut Attributes, session: &Session) {
-    set(attributes, "clovisor.request.packets", session.request.packets);
-    set(attributes, "clovisor.request.bytes", session.request.bytes);
-    set(attributes, "clovisor.response.packets", session.response.packets);
-    set(attributes, "clovisor.response.bytes", session.response.bytes);
+pub(super) fn attributes(out: &mut impl AttributeWriter, session: &Session) {
+    set(out, "clovisor.request.packets", session.request.packets);
+    set(out, "clovisor.request.bytes", session.request.bytes);
+    set(out, "clovisor.response.packets", session.response.packets);
+    set(out, "clovisor.response.bytes", session.response.bytes);
     if has_phases(session) {
-        set_some(attributes, "clovisor.request.transfer_ns", session.request_transfer_ns());
-        set_some(attributes, "clovisor.server.ack_ns", session.server_ack_ns());
-        set_some(attributes, "clovisor.server.think_ns", session.think_ns());
-        set_some(attributes, "clovisor.response.transfer_ns", session.response_transfer_ns());
+        set_some(out, "clovisor.request.transfer_ns", session.request_transfer_ns());
+        set_some(out, "clovisor.server.ack_ns", session.server_ack_ns());
+        set_some(out, "clovisor.server.think_ns", session.think_ns());
+        set_some(out, "clovisor.response.transfer_ns", session.response_transfer_ns());
     }
     if let Some(handshake) = session.anatomy.handshake {
-        set(attributes, "clovisor.handshake.round_trip_ns", handshake.round_trip_ns());
-        set(attributes, "clovisor.handshake.server_ns", handshake.server_ns);
-        set(attributes, "clovisor.handshake.client_ns", handshake.client_ns);
+        set(out, "clovisor.handshake.round_trip_ns", handshake.round_trip_ns());
+        set(out, "clovisor.handshake.server_ns", handshake.server_ns);
+        set(out, "clovisor.handshake.client_ns", handshake.client_ns);
         if handshake.repeated > 0 {
-            set(attributes, "clovisor.handshake.retransmissions", u64::from(handshake.repeated));
+            set(out, "clovisor.handshake.retransmissions", u64::from(handshake.repeated));
         }
     }
-    troubles(attributes, &session.request, Toward::Server);
-    troubles(attributes, &session.response, Toward::Client);
+    troubles(out, &session.request, Toward::Server);
+    troubles(out, &session.response, Toward::Client);
 }
 
 /// Whether it is a request and then a response; in a whole connection the two directions have no such order.
@@ -39,11 +44,11 @@ fn has_phases(session: &Session) -> bool {
 }
 
 /// Most transfers have none, so what was not seen is not said.
-fn troubles(attributes: &mut Attributes, transfer: &Transfer, toward: Toward) {
+fn troubles(out: &mut impl AttributeWriter, transfer: &Transfer, toward: Toward) {
     for trouble in Trouble::ALL {
         let count = transfer.troubles.of(trouble);
         if count > 0 {
-            set(attributes, counter(toward, trouble), u64::from(count));
+            set(out, counter(toward, trouble), u64::from(count));
         }
     }
 }
@@ -62,38 +67,43 @@ const fn counter(toward: Toward, trouble: Trouble) -> &'static str {
 }
 
 /// The moments of a session that are not its start or its end.
-pub(super) fn events(session: &Session, epoch_ns: u64) -> Vec<Event> {
+pub(super) fn events(session: &Session, epoch_ns: u64, mut each: impl FnMut(EventRef<'_>)) {
     let anatomy = &session.anatomy;
-    let milestones = [
+    let mut milestones = [
         ("clovisor.request.end", session.request_end_ns),
         ("clovisor.request.acked", anatomy.request_acked_ns),
         ("clovisor.response.start", anatomy.answer_start_ns),
     ];
-    let mut events = Vec::with_capacity(milestones.len() + anatomy.incidents.len());
-    if has_phases(session) {
-        for (name, time_ns) in milestones {
-            let Some(time_ns) = time_ns else { continue };
-            events.push(Event { time_ns, name: name.into(), attributes: Attributes::new() });
-        }
+    // Stable, here and below: what came at one moment stays in the order of cause and effect.
+    milestones.sort_by_key(|(_, time_ns)| *time_ns);
+    let milestones = milestones.iter().filter(|_| has_phases(session)).filter_map(|(name, time_ns)| {
+        Some(EventRef { time_ns: (*time_ns)?, name: Cow::Borrowed(name), attributes: &[] })
+    });
+    let mut tell = |event: EventRef<'_>| {
+        each(EventRef { time_ns: event.time_ns.wrapping_add(epoch_ns), ..event });
+    };
+    if anatomy.incidents.is_empty() {
+        milestones.for_each(tell);
+        return;
     }
-    events.extend(anatomy.incidents.iter().map(incident));
-    // Stable: what came at one moment stays in the order of cause and effect.
-    events.sort_by_key(|event| event.time_ns);
-    for event in &mut events {
-        event.time_ns = event.time_ns.wrapping_add(epoch_ns);
-    }
-    events
+    let mut all: Vec<EventRef<'_>> = milestones.chain(anatomy.incidents.iter().map(incident)).collect();
+    all.sort_by_key(|event| event.time_ns);
+    all.into_iter().for_each(&mut tell);
 }
 
-fn incident(incident: &Incident) -> Event {
+/// Which transfer an incident belongs to.
+static OF_REQUEST: [(Key, Value); 1] =
+    [(Cow::Borrowed("clovisor.transfer"), Value::Str(SmolStr::new_static("request")))];
+static OF_RESPONSE: [(Key, Value); 1] =
+    [(Cow::Borrowed("clovisor.transfer"), Value::Str(SmolStr::new_static("response")))];
+
+fn incident(incident: &Incident) -> EventRef<'static> {
     let name = match incident.trouble {
         Trouble::Retransmission => "clovisor.retransmission",
         Trouble::OutOfOrder => "clovisor.out_of_order",
         Trouble::Duplicate => "clovisor.duplicate",
         Trouble::ZeroWindow => "clovisor.zero_window",
     };
-    let transfer = if incident.toward == Toward::Server { "request" } else { "response" };
-    let mut attributes = Attributes::new();
-    set(&mut attributes, "clovisor.transfer", transfer);
-    Event { time_ns: incident.time_ns, name: name.into(), attributes }
+    let attributes = if incident.toward == Toward::Server { &OF_REQUEST } else { &OF_RESPONSE };
+    EventRef { time_ns: incident.time_ns, name: name.into(), attributes }
 }

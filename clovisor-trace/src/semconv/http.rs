@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 
-use smol_str::SmolStr;
-
 use super::{addresses, redact, set, set_some};
 use crate::{
+    describe::{AttributeWriter, ValueRef},
     packet::Side,
     protocol::http1::{Exchange, RequestHead},
     session::Session,
-    span::{Attributes, Value},
 };
 
 /// `{method}`; no route is known from packets, and the path would make the name unbounded.
@@ -17,77 +15,74 @@ pub(super) fn name(exchange: &Exchange) -> Cow<'static, str> {
     exchange.request.as_ref().and_then(RequestHead::known_method).unwrap_or("HTTP").into()
 }
 
-pub(super) fn attributes(attributes: &mut Attributes, session: &Session, exchange: &Exchange) {
-    addresses(attributes, session);
+pub(super) fn attributes(out: &mut impl AttributeWriter, session: &Session, exchange: &Exchange) {
+    addresses(out, session);
     if let Some(request) = &exchange.request {
-        method(attributes, request);
-        target(attributes, session, request);
+        method(out, request);
+        target(out, session, request);
     }
     if let Some(response) = &exchange.response {
-        set(attributes, "http.response.status_code", response.status);
+        set(out, "http.response.status_code", response.status);
     }
     // The lower one is what was used: a 1.0 answer to a 1.1 request makes a conversation in 1.0.
     let request = exchange.request.as_ref().and_then(|request| request.minor_version);
     let response = exchange.response.as_ref().and_then(|response| response.minor_version);
-    let version = request.into_iter().chain(response).min();
-    set_some(
-        attributes,
+    let version = request.into_iter().chain(response).min().map(|minor| match minor {
+        0 => Cow::from("1.0"),
+        1 => "1.1".into(),
+        other => format!("1.{other}").into(),
+    });
+    set_some(out,
         "network.protocol.version",
-        version.map(|minor| match minor {
-            0 => Value::from("1.0"),
-            1 => Value::from("1.1"),
-            other => format!("1.{other}").into(),
-        }),
+        version.as_ref(),
     );
-    set(attributes, "network.protocol.name", "http");
-    captured(
-        attributes,
+    set(out, "network.protocol.name", "http");
+    captured(out,
         "http.request.header.",
         exchange.request.as_ref().map_or(&[], |head| &head.captured),
     );
-    captured(
-        attributes,
+    captured(out,
         "http.response.header.",
         exchange.response.as_ref().map_or(&[], |head| &head.captured),
     );
 }
 
-fn method(attributes: &mut Attributes, request: &RequestHead) {
+fn method(out: &mut impl AttributeWriter, request: &RequestHead) {
     if let Some(known) = request.known_method() {
-        set(attributes, "http.request.method", known);
+        set(out, "http.request.method", known);
     } else {
-        set(attributes, "http.request.method", "_OTHER");
-        set(attributes, "http.request.method_original", request.method.clone());
+        set(out, "http.request.method", "_OTHER");
+        set(out, "http.request.method_original", &request.method);
     }
-    set_some(attributes, "user_agent.original", request.user_agent.clone());
+    set_some(out, "user_agent.original", request.user_agent.as_ref());
 }
 
 /// What was asked for, in the form of the side: path and query at the server, the whole URL at the client.
-fn target(attributes: &mut Attributes, session: &Session, request: &RequestHead) {
+fn target(out: &mut impl AttributeWriter, session: &Session, request: &RequestHead) {
     let (authority, path_and_query) = split_target(request);
     let authority = authority.map(redact::userinfo);
-    set_some(attributes, "url.domain", authority.as_deref().and_then(host));
+    set_some(out, "url.domain", authority.as_deref().and_then(host));
     let target = redact::target(path_and_query);
     match session.side {
         Side::Server => {
             let (path, query) =
                 target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
             if !path.is_empty() {
-                set(attributes, "url.path", SmolStr::new(path));
+                set(out, "url.path", path);
             }
-            set_some(attributes, "url.query", query.filter(|query| !query.is_empty()).map(SmolStr::new));
-            set(attributes, "url.scheme", "http");
+            set_some(out, "url.query", query.filter(|query| !query.is_empty()));
+            set(out, "url.scheme", "http");
         }
         Side::Client => {
             let authority = authority.unwrap_or_else(|| session.server.to_string().into());
             let path = if target == "*" { "" } else { &*target };
             if path.is_empty() || path.starts_with(['/', '?']) {
-                set(attributes, "url.full", format!("http://{authority}{path}"));
+                set(out, "url.full", &format!("http://{authority}{path}"));
             } else {
                 // In none of the forms, so it makes no URL.
-                set(attributes, "url.path", SmolStr::new(path));
+                set(out, "url.path", path);
             }
-            set(attributes, "url.scheme", "http");
+            set(out, "url.scheme", "http");
         }
     }
 }
@@ -114,22 +109,23 @@ fn split_target(request: &RequestHead) -> (Option<&str>, &str) {
 }
 
 /// Host of an authority, the brackets of an IPv6 address left out (RFC 3986 section 3.2.2).
-fn host(authority: &str) -> Option<SmolStr> {
+fn host(authority: &str) -> Option<&str> {
     let authority = authority.rsplit('@').next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next(),
         None => authority.split(':').next(),
     };
-    host.filter(|host| !host.is_empty()).map(SmolStr::new)
+    host.filter(|host| !host.is_empty())
 }
 
 /// Headers that were asked for, the values of one name as a list.
-fn captured(attributes: &mut Attributes, prefix: &str, headers: &[(String, String)]) {
+fn captured(out: &mut impl AttributeWriter, prefix: &str, headers: &[(String, String)]) {
     // None, mostly, which takes no memory.
     let mut names: Vec<&String> = headers.iter().map(|(name, _)| name).collect();
     names.dedup();
     for name in names {
-        let values = headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect();
-        set(attributes, format!("{prefix}{name}"), Value::List(values));
+        let values = headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let values: Vec<&str> = values.collect();
+        out.write_named(&format!("{prefix}{name}"), ValueRef::List(&values));
     }
 }

@@ -14,12 +14,13 @@ use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::{
     context,
+    describe::{AttributeWriter, Describe, EventRef, Head, ValueRef, write_all},
     id::Ids,
     outcome::{Outcome, Pairing},
     packet::Side,
     protocol::Detail,
     session::Session,
-    span::{Attributes, Key, Kind, Resource, Span, Status, Value},
+    span::{Key, Kind, Resource, Span, SpanId, TraceId, Value},
 };
 
 /// Which names spans carry.
@@ -59,10 +60,7 @@ impl FromStr for Semconv {
     }
 }
 
-/// Attributes of an ordinary HTTP span, and some of the pods at its ends.
-const USUAL_ATTRIBUTES: usize = 32;
-
-/// Makes spans of sessions.
+/// Says what spans say of sessions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpanBuilder {
     /// Which names they carry.
@@ -80,16 +78,16 @@ pub enum OtherSide {
 }
 
 impl SpanBuilder {
-    /// The span of a session. `epoch_ns` is what added to the session's times gives nanoseconds since the
+    /// What the span of a session says. `epoch_ns` is what added to the session's times gives nanoseconds since the
     /// Unix epoch; `resource` is the pod behind the interface.
     #[must_use]
-    pub fn span(
+    pub fn describe<'a>(
         &self,
-        session: &Session,
+        session: &'a Session,
         epoch_ns: u64,
-        resource: &Arc<Resource>,
+        resource: &'a Arc<Resource>,
         other_side: OtherSide,
-    ) -> Span {
+    ) -> SessionSpan<'a> {
         let ids = Ids::of(session);
         let asked = session.side == Side::Server && other_side == OtherSide::Traced;
         let other_span = asked.then(|| ids.span(Side::Client));
@@ -99,14 +97,12 @@ impl SpanBuilder {
             }
             Detail::Tcp => None,
         };
-        let mut attributes = Attributes::with_capacity(USUAL_ATTRIBUTES);
-        if self.semconv != Semconv::Legacy {
-            stable(&mut attributes, session);
-        }
-        if self.semconv != Semconv::Stable {
-            legacy::attributes(&mut attributes, session, resource);
-        }
-        Span {
+        SessionSpan {
+            session,
+            semconv: self.semconv,
+            epoch_ns,
+            resource,
+            more: &[],
             trace_id: parent.as_ref().map_or(ids.trace, |parent| parent.trace_id),
             span_id: ids.span(session.side),
             parent_span_id: parent.as_ref().map_or(other_span, |parent| Some(parent.span_id)),
@@ -117,30 +113,97 @@ impl SpanBuilder {
             } else {
                 name(session)
             },
+        }
+    }
+
+    /// The span of a session, built: as [`Self::describe`] has it.
+    #[must_use]
+    pub fn span(
+        &self,
+        session: &Session,
+        epoch_ns: u64,
+        resource: &Arc<Resource>,
+        other_side: OtherSide,
+    ) -> Span {
+        self.describe(session, epoch_ns, resource, other_side).to_span()
+    }
+}
+
+/// A session as the span that it will be.
+#[derive(Clone, Debug)]
+pub struct SessionSpan<'a> {
+    session: &'a Session,
+    semconv: Semconv,
+    epoch_ns: u64,
+    resource: &'a Arc<Resource>,
+    more: &'a [(Key, Value)],
+    trace_id: TraceId,
+    span_id: SpanId,
+    parent_span_id: Option<SpanId>,
+    parent_sampled: Option<bool>,
+    trace_state: String,
+    name: Cow<'static, str>,
+}
+
+impl<'a> SessionSpan<'a> {
+    /// The same, with attributes that others know.
+    #[must_use]
+    pub fn with(self, more: &'a [(Key, Value)]) -> Self {
+        Self { more, ..self }
+    }
+}
+
+impl Describe for SessionSpan<'_> {
+    fn head(&self) -> Head<'_> {
+        let session = self.session;
+        Head {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_span_id: self.parent_span_id,
+            parent_sampled: self.parent_sampled,
+            trace_state: &self.trace_state,
+            name: &self.name,
             kind: match session.side {
                 Side::Server => Kind::Server,
                 Side::Client => Kind::Client,
             },
-            start_ns: session.start_ns.wrapping_add(epoch_ns),
-            end_ns: session.end_ns.wrapping_add(epoch_ns),
-            status: status(session),
-            attributes,
-            events: anatomy::events(session, epoch_ns),
+            start_ns: session.start_ns.wrapping_add(self.epoch_ns),
+            end_ns: session.end_ns.wrapping_add(self.epoch_ns),
+            error: error(session),
             events_dropped: session.anatomy.more_incidents,
-            resource: Arc::clone(resource),
         }
+    }
+
+    fn attributes(&self, out: &mut impl AttributeWriter) {
+        if self.semconv != Semconv::Legacy {
+            stable(out, self.session);
+        }
+        if self.semconv != Semconv::Stable {
+            legacy::attributes(out, self.session, self.resource);
+        }
+        write_all(self.more, out);
+    }
+
+    fn events(&self, each: impl FnMut(EventRef<'_>)) {
+        anatomy::events(self.session, self.epoch_ns, each);
+    }
+
+    fn resource(&self) -> &Arc<Resource> {
+        self.resource
     }
 }
 
-/// Sets an attribute.
-fn set(attributes: &mut Attributes, key: impl Into<Key>, value: impl Into<Value>) {
-    attributes.push((key.into(), value.into()));
+/// Tells an attribute. In line, so that what is known of the key when compiling is known where it is written.
+#[inline(always)]
+fn set<'v>(out: &mut impl AttributeWriter, key: &'static str, value: impl Into<ValueRef<'v>>) {
+    out.write(key, value.into());
 }
 
-/// Sets an attribute if there is a value.
-fn set_some(attributes: &mut Attributes, key: &'static str, value: Option<impl Into<Value>>) {
+/// Tells an attribute if there is a value.
+#[inline(always)]
+fn set_some<'v>(out: &mut impl AttributeWriter, key: &'static str, value: Option<impl Into<ValueRef<'v>>>) {
     if let Some(value) = value {
-        set(attributes, key, value);
+        set(out, key, value);
     }
 }
 
@@ -152,40 +215,40 @@ fn name(session: &Session) -> Cow<'static, str> {
 }
 
 /// OpenTelemetry's attributes, and Clovisor's own facts.
-fn stable(attributes: &mut Attributes, session: &Session) {
+fn stable(out: &mut impl AttributeWriter, session: &Session) {
     match &session.detail {
-        Detail::Tcp => addresses(attributes, session),
-        Detail::Http(exchange) => http::attributes(attributes, session, exchange),
+        Detail::Tcp => addresses(out, session),
+        Detail::Http(exchange) => http::attributes(out, session, exchange),
     }
-    set_some(attributes, "error.type", session.error_type());
-    set(attributes, "clovisor.protocol", session.protocol.name());
-    set(attributes, "clovisor.outcome", session.outcome.name());
-    set_some(attributes, "clovisor.pairing", session.pairing.map(Pairing::name));
-    anatomy::attributes(attributes, session);
+    set_some(out, "error.type", session.error_type().as_ref());
+    set(out, "clovisor.protocol", session.protocol.name());
+    set(out, "clovisor.outcome", session.outcome.name());
+    set_some(out, "clovisor.pairing", session.pairing.map(Pairing::name));
+    anatomy::attributes(out, session);
     if session.missing_bytes > 0 {
-        set(attributes, "clovisor.missing_bytes", session.missing_bytes);
+        set(out, "clovisor.missing_bytes", session.missing_bytes);
     }
     if session.overlaps_loss {
-        set(attributes, "clovisor.overlaps_loss", true);
+        set(out, "clovisor.overlaps_loss", true);
     }
 }
 
 /// Who spoke to whom: the connection's own ends, whatever the request calls them (`url.domain` and `url.full`
 /// say that), so that a session can always be found by its four numbers.
-fn addresses(attributes: &mut Attributes, session: &Session) {
+fn addresses(out: &mut impl AttributeWriter, session: &Session) {
     let (client, server) = (address(session.client.ip()), address(session.server.ip()));
     let (peer, peer_port) = match session.side {
-        Side::Server => (client.clone(), session.client.port()),
-        Side::Client => (server.clone(), session.server.port()),
+        Side::Server => (&client, session.client.port()),
+        Side::Client => (&server, session.server.port()),
     };
-    set(attributes, "client.address", client);
-    set(attributes, "client.port", session.client.port());
-    set(attributes, "server.address", server);
-    set(attributes, "server.port", session.server.port());
-    set(attributes, "network.peer.address", peer);
-    set(attributes, "network.peer.port", peer_port);
-    set(attributes, "network.transport", "tcp");
-    set(attributes, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
+    set(out, "client.address", &client);
+    set(out, "client.port", session.client.port());
+    set(out, "server.address", &server);
+    set(out, "server.port", session.server.port());
+    set(out, "network.peer.address", peer);
+    set(out, "network.peer.port", peer_port);
+    set(out, "network.transport", "tcp");
+    set(out, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
 }
 
 /// An address as its `Display` writes it; that of IPv4 without the detour.
@@ -205,18 +268,15 @@ fn address(ip: IpAddr) -> SmolStr {
     SmolStr::new(str::from_utf8(&text[..len - 1]).unwrap_or_default())
 }
 
-fn status(session: &Session) -> Status {
-    if session.error_type().is_none() {
-        return Status::Unset;
-    }
-    Status::Error {
-        message: match session.outcome {
-            Outcome::Reset => "the connection was reset before the response ended".into(),
-            Outcome::Closed => "the connection was closed before the response ended".into(),
-            Outcome::Timeout => "nothing more was seen before the idle time was over".into(),
-            _ => "".into(),
-        },
-    }
+/// How it failed, if it did.
+fn error(session: &Session) -> Option<&'static str> {
+    session.error_type()?;
+    Some(match session.outcome {
+        Outcome::Reset => "the connection was reset before the response ended",
+        Outcome::Closed => "the connection was closed before the response ended",
+        Outcome::Timeout => "nothing more was seen before the idle time was over",
+        _ => "",
+    })
 }
 
 #[cfg(test)]
