@@ -1,14 +1,14 @@
 //! What the agent costs from prepared packets to bytes that only have to be written, on one core: the tracer makes sessions, the
-//! pipeline makes spans, and an encoder takes them in batches as long as those of the queue. One element is one session.
+//! pipeline says what their spans are, and an encoder writes them in batches as long as those of the queue. One element is one session.
 
 #[path = "../../clovisor-trace/benches/traffic/mod.rs"]
 mod traffic;
 
 use std::hint::black_box;
 
-use clovisor::export::{json, otlp};
+use clovisor::export::{Form, json::Lines, otlp::Groups};
 use clovisor::pipeline::{Names, Pipeline};
-use clovisor_trace::{Limits, Resource, Semconv, Span};
+use clovisor_trace::{Limits, Resource, Semconv, SessionSpan};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use traffic::{Frame, REQUESTS, frames};
 
@@ -22,52 +22,55 @@ const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// What is made of packets; how many sessions there were.
 type Way = fn(&[Frame]) -> usize;
 
-/// As spans that nobody encodes. A function of its own in the binary, as the others, so that callgrind can count it alone.
+/// As what each span says, which nobody hears. A function of its own in the binary, as the others, so that callgrind can count it
+/// alone.
 #[inline(never)]
 fn to_spans(frames: &[Frame]) -> usize {
-    spans(frames, |batch| _ = black_box(batch))
+    describe(frames, |span| _ = black_box(span))
 }
 
 /// As JSON lines.
 #[inline(never)]
 fn to_json(frames: &[Frame]) -> usize {
-    let mut lines = Vec::new();
-    spans(frames, |batch| {
-        lines.clear();
-        json::lines(batch, &mut lines);
-        black_box(&lines);
-    })
+    in_batches(frames, |lines: Lines| _ = black_box(lines))
 }
 
 /// As OTLP's protobuf.
 #[inline(never)]
 fn to_otlp(frames: &[Frame]) -> usize {
-    spans(frames, |batch| drop(black_box(otlp::request(batch))))
+    in_batches(frames, |mut groups: Groups| drop(black_box(groups.message())))
 }
 
-/// Hands the spans to `encode` in batches; how many there were.
-fn spans(frames: &[Frame], mut encode: impl FnMut(&[Span])) -> usize {
+/// Encodes in batches; how many spans there were.
+fn in_batches<F: Form>(frames: &[Frame], send: impl Fn(F)) -> usize {
+    let mut batch = F::default();
+    let count = describe(frames, |span| {
+        batch.add(span);
+        if batch.spans() == BATCH {
+            let next = F::with_room(batch.bytes());
+            send(std::mem::replace(&mut batch, next));
+        }
+    });
+    send(batch);
+    count
+}
+
+/// Hands all spans to `each`; how many there were.
+fn describe(frames: &[Frame], mut each: impl FnMut(&SessionSpan<'_>)) -> usize {
     let mut pipeline = Pipeline::new(Limits::default(), Semconv::Stable, None);
     let mut resource = Resource::service("shop");
     resource.attributes.push(("clovisor.interface".into(), "eth0".into()));
     pipeline.name(1, Names::all(resource));
-    let (mut batch, mut count, mut end_ns) = (Vec::with_capacity(BATCH), 0, 0);
-    let mut hand_on = |batch: &mut Vec<Span>| {
-        count += batch.len();
-        encode(batch);
-        batch.clear();
+    let (mut count, mut end_ns) = (0, 0);
+    let mut out = |span: &SessionSpan<'_>| {
+        count += 1;
+        each(span);
     };
     for packet in traffic::packets(frames) {
         end_ns = packet.time_ns;
-        pipeline.packet(&packet, EPOCH_NS, &mut |span| {
-            batch.push(span);
-            if batch.len() == BATCH {
-                hand_on(&mut batch);
-            }
-        });
+        pipeline.packet(&packet, EPOCH_NS, &mut out);
     }
-    pipeline.finish(end_ns, EPOCH_NS, &mut |span| batch.push(span));
-    hand_on(&mut batch);
+    pipeline.finish(end_ns, EPOCH_NS, &mut out);
     count
 }
 

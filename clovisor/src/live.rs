@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
-use clovisor_trace::{Packet, Protocol, Side, Span, Toward, capture::Statistics};
+use clovisor_trace::{Packet, Protocol, SessionSpan, Side, Toward, capture::Statistics};
 use tokio::time::{Instant, Interval};
 
 use crate::{
@@ -132,7 +132,7 @@ impl Live {
     }
 
     /// Hands on what is open on an interface that was detached a while ago.
-    pub(crate) fn retire(&mut self, interface: u32, out: &mut impl FnMut(Span)) {
+    pub(crate) fn retire(&mut self, interface: u32, out: &mut impl FnMut(&SessionSpan<'_>)) {
         let now_ns = clock::monotonic_ns();
         self.look(now_ns);
         self.pipeline.finish_interface(interface, now_ns, self.epoch_ns, out);
@@ -143,7 +143,7 @@ impl Live {
     }
 
     /// Fetches what the kernel has picked, and ends sessions whose time is over.
-    pub(crate) fn fetch(&mut self, out: &mut impl FnMut(Span)) {
+    pub(crate) fn fetch(&mut self, out: &mut impl FnMut(&SessionSpan<'_>)) {
         let now_ns = clock::monotonic_ns();
         // Before any session is handed on that may have lost packets.
         self.look(now_ns);
@@ -181,7 +181,7 @@ impl Live {
 
     /// Sees to it that the classifiers still come first, and that the clocks still agree. Returns the interfaces that
     /// are gone. Packets are fetched meanwhile.
-    pub(crate) async fn recheck(&mut self, out: &mut impl FnMut(Span)) -> Vec<u32> {
+    pub(crate) async fn recheck(&mut self, out: &mut impl FnMut(&SessionSpan<'_>)) -> Vec<u32> {
         self.epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
         if let Some(capture) = &mut self.capture {
             let (kernel, losses) = (&self.kernel, &self.losses);
@@ -201,7 +201,7 @@ impl Live {
     }
 
     /// Detaches everywhere, then hands on the last packets and what is open.
-    pub(crate) async fn stop(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
+    pub(crate) async fn stop(&mut self, out: &mut impl FnMut(&SessionSpan<'_>)) -> Result<(), AttachError> {
         let detached = self.detach_all(out).await;
         // A classifier that ran when its filter was taken off ends within this time, as everywhere.
         tokio::time::sleep(HOLD_BACK).await;
@@ -220,7 +220,7 @@ impl Live {
     }
 
     /// Hundreds of interfaces take longer than the buffers hold: packets are fetched meanwhile.
-    async fn detach_all(&mut self, out: &mut impl FnMut(Span)) -> Result<(), AttachError> {
+    async fn detach_all(&mut self, out: &mut impl FnMut(&SessionSpan<'_>)) -> Result<(), AttachError> {
         let mut result = Ok(());
         let mut fetched = Instant::now();
         for id in self.attacher.held() {
@@ -322,7 +322,7 @@ fn hand_in(
     header: &EventHeader,
     data: &[u8],
     epoch_ns: u64,
-    out: &mut impl FnMut(Span),
+    out: &mut impl FnMut(&SessionSpan<'_>),
 ) {
     let side = if header.side == side::SERVER { Side::Server } else { Side::Client };
     let to_pod = header.direction == direction::TO_POD;

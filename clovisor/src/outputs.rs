@@ -4,13 +4,13 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Result;
-use clovisor_trace::Span;
+use clovisor_trace::Describe;
 
 use crate::{
     cli::{Form, Output},
     export::{
-        self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker,
-        json::JsonLines, table::Table,
+        Address, Environment, Exporter, QueueConfig, Snapshot, SpanQueue, Worker, json::JsonLines,
+        table::Table,
     },
     failure::Usage,
     memory::Memory,
@@ -66,21 +66,17 @@ impl Outputs {
     }
 
     /// Hands a span to every sink, without waiting.
-    pub fn push(&self, span: Span) {
-        let Some((last, others)) = self.lanes.split_last() else { return };
-        for lane in others {
-            lane.queue.push(span.clone());
+    pub fn push(&self, span: &impl Describe) {
+        for lane in &self.lanes {
+            lane.queue.push(span);
         }
-        last.queue.push(span);
     }
 
     /// Hands a span to every sink, and waits for room in their queues.
-    pub async fn push_waiting(&self, span: Span) {
-        let Some((last, others)) = self.lanes.split_last() else { return };
-        for lane in others {
-            lane.queue.push_waiting(span.clone()).await;
+    pub async fn push_waiting(&self, span: &impl Describe) {
+        for lane in &self.lanes {
+            lane.queue.push_waiting(span).await;
         }
-        last.queue.push_waiting(span).await;
     }
 
     /// Waits until standard output takes nothing any more, as in `clovisor … | head`; for ever if it is not used.
@@ -105,7 +101,7 @@ impl Outputs {
 impl Lane {
     fn start(exporter: Exporter, config: QueueConfig) -> Self {
         let name = exporter.describe();
-        let (queue, worker) = export::start(exporter, config);
+        let (queue, worker) = exporter.start(config);
         Self { name, queue, worker }
     }
 }

@@ -10,15 +10,15 @@ use std::{
 };
 
 use clovisor_trace::{
-    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, Side, Span, SpanBuilder,
-    Tracer, Unneeded,
+    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Side,
+    SpanBuilder, Tracer, Unneeded,
 };
 
 use crate::{
     datapath::packets::HOLD_BACK,
     export::Sampler,
     ledger::{Books, Sinks, Source},
-    plan::Peers,
+    plan::{Peer, Peers},
     red::Red,
     summary::Tally,
 };
@@ -123,7 +123,7 @@ impl Pipeline {
     }
 
     /// Takes a packet in.
-    pub fn packet(&mut self, packet: &Packet<'_>, epoch_ns: u64, out: &mut impl FnMut(Span)) {
+    pub fn packet(&mut self, packet: &Packet<'_>, epoch_ns: u64, out: &mut impl FnMut(&SessionSpan<'_>)) {
         self.tracer.handle_packet(packet);
         self.hand_on(epoch_ns, out);
     }
@@ -144,13 +144,13 @@ impl Pipeline {
     }
 
     /// Looks at the clock of the packets.
-    pub fn tick(&mut self, now_ns: u64, epoch_ns: u64, out: &mut impl FnMut(Span)) {
+    pub fn tick(&mut self, now_ns: u64, epoch_ns: u64, out: &mut impl FnMut(&SessionSpan<'_>)) {
         self.tracer.handle_timeout(now_ns);
         self.hand_on(epoch_ns, out);
     }
 
     /// Tracing ends: what is open is handed on as far as it was seen.
-    pub fn finish(&mut self, now_ns: u64, epoch_ns: u64, out: &mut impl FnMut(Span)) {
+    pub fn finish(&mut self, now_ns: u64, epoch_ns: u64, out: &mut impl FnMut(&SessionSpan<'_>)) {
         self.tracer.finish(now_ns);
         self.hand_on(epoch_ns, out);
     }
@@ -162,14 +162,14 @@ impl Pipeline {
         interface: u32,
         now_ns: u64,
         epoch_ns: u64,
-        out: &mut impl FnMut(Span),
+        out: &mut impl FnMut(&SessionSpan<'_>),
     ) {
         self.tracer.finish_interface(interface, now_ns);
         self.hand_on(epoch_ns, out);
         self.names.remove(&interface);
     }
 
-    fn hand_on(&mut self, epoch_ns: u64, out: &mut impl FnMut(Span)) {
+    fn hand_on(&mut self, epoch_ns: u64, out: &mut impl FnMut(&SessionSpan<'_>)) {
         while let Some(session) = self.tracer.poll_session() {
             if self.left == 0 {
                 self.tally.beyond_limit += 1;
@@ -183,13 +183,9 @@ impl Pipeline {
             } else {
                 OtherSide::Untraced
             };
-            let mut span = self.builder.span(&session, epoch_ns, resource, other_side);
             let peer = self.peers.get(peer.ip());
-            if let Some(peer) = peer {
-                peer.describe(&mut span.attributes);
-            }
-            // It may wait in a queue, where room that nothing will take costs as much as what is taken.
-            span.attributes.shrink_to_fit();
+            let span = self.builder.describe(&session, epoch_ns, resource, other_side);
+            let span = span.with(peer.map_or(&[], Peer::attributes));
             if let Some(red) = &mut self.red {
                 red.record(&session, resource, peer);
             }
@@ -199,7 +195,7 @@ impl Pipeline {
             }
             self.left -= 1;
             self.tally.count(&session);
-            out(span);
+            out(&span);
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use clovisor::export::{
-    Address, Batch, BuildError, Environment, ExportError, Exporter, QueueConfig, Sent, Sink, start,
+    Address, Batch, BuildError, Environment, ExportError, Exporter, Form as _, QueueConfig, Sent, Sink,
 };
 use clovisor_trace::{Kind, Resource, Span, SpanId, Status, TraceId, Value};
 use http::{Request, Response};
@@ -65,11 +65,23 @@ fn exporter(address: &str) -> Exporter {
 }
 
 /// One try: what it said, what it settled, and how many spans it left.
-async fn once(sink: &mut Exporter, spans: Vec<Span>) -> (Result<(), ExportError>, Sent, usize) {
-    let mut batch = Batch::new(spans);
+type Tried = (Result<(), ExportError>, Sent, usize);
+
+async fn once(sink: &mut Exporter, spans: Vec<Span>) -> Tried {
+    match sink {
+        Exporter::OtlpGrpc(sink) => attempt(&mut **sink, spans).await,
+        Exporter::OtlpHttp(sink) => attempt(&mut **sink, spans).await,
+        Exporter::JaegerHttp(sink) => attempt(&mut **sink, spans).await,
+        Exporter::JaegerUdp(sink) => attempt(&mut **sink, spans).await,
+        other => panic!("{other:?} sends nothing over the network"),
+    }
+}
+
+async fn attempt<S: Sink>(sink: &mut S, spans: Vec<Span>) -> Tried {
+    let mut batch = Batch::new(S::Form::default());
+    spans.iter().for_each(|span| batch.form_mut().add(span));
     let result = tokio::time::timeout(Duration::from_secs(20), sink.export(&mut batch)).await.unwrap();
-    let sent = batch.take_sent();
-    (result, sent, batch.spans().len())
+    (result, batch.take_sent(), batch.left())
 }
 
 fn dead_port() -> u16 {
@@ -218,15 +230,16 @@ async fn http_answers_are_read_as_specified() {
 #[tokio::test]
 async fn large_spans_are_sent_in_several_messages() {
     let (fake, address) = FakeHttp::start(Vec::new()).await;
-    let mut sink = exporter(&format!("http://{address}"));
-    let mut large = spans(5);
-    for span in &mut large {
-        span.attributes.push(("url.full".into(), Value::from("x".repeat(1 << 20))));
+    let (queue, worker) = exporter(&format!("http://{address}")).start(QueueConfig::default());
+    for mut span in spans(40) {
+        // More than a span can have of two heads.
+        span.attributes.push(("url.full".into(), Value::from("x".repeat(256 << 10))));
+        assert!(queue.push(&span));
     }
-    let (result, sent, _) = once(&mut sink, large).await;
-    assert_eq!((result, sent.accepted), (Ok(()), 5));
+    let end = worker.shutdown(Duration::from_secs(10)).await;
+    assert_eq!((end.exported, end.dropped()), (40, 0));
     let sizes: Vec<_> = fake.seen().iter().map(|seen| seen.body.len()).collect();
-    assert!(sizes.len() == 3 && sizes.iter().all(|size| *size < 3 << 20), "{sizes:?}");
+    assert!(sizes.len() == 4 && sizes.iter().all(|size| *size < 4 << 20), "{sizes:?}");
 }
 
 #[tokio::test]
@@ -358,9 +371,9 @@ async fn a_dead_server_is_worth_another_try_by_every_way() {
 async fn spans_wait_for_a_server_that_comes_back() {
     let port = dead_port();
     let config = QueueConfig { linger: Duration::from_millis(10), ..QueueConfig::default() };
-    let (queue, worker) = start(exporter(&format!("otlp://127.0.0.1:{port}")), config);
+    let (queue, worker) = exporter(&format!("otlp://127.0.0.1:{port}")).start(config);
     for span in spans(100) {
-        assert!(queue.push(span));
+        assert!(queue.push(&span));
     }
     while queue.stats().snapshot().retries == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -385,8 +398,8 @@ async fn a_server_that_never_answers_is_left_at_the_time_out() {
             ..QueueConfig::default()
         };
         let sink = exporter(&format!("{scheme}://{}", silent.local_addr().unwrap()));
-        let (queue, worker) = start(sink, config);
-        queue.push(span("odd", 1));
+        let (queue, worker) = sink.start(config);
+        queue.push(&span("odd", 1));
         while queue.stats().snapshot().dropped_given_up == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

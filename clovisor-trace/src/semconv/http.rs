@@ -32,19 +32,10 @@ pub(super) fn attributes(out: &mut impl AttributeWriter, session: &Session, exch
         1 => "1.1".into(),
         other => format!("1.{other}").into(),
     });
-    set_some(out,
-        "network.protocol.version",
-        version.as_ref(),
-    );
+    set_some(out, "network.protocol.version", version.as_ref());
     set(out, "network.protocol.name", "http");
-    captured(out,
-        "http.request.header.",
-        exchange.request.as_ref().map_or(&[], |head| &head.captured),
-    );
-    captured(out,
-        "http.response.header.",
-        exchange.response.as_ref().map_or(&[], |head| &head.captured),
-    );
+    captured(out, "http.request.header.", exchange.request.as_ref().map_or(&[], |head| &head.captured));
+    captured(out, "http.response.header.", exchange.response.as_ref().map_or(&[], |head| &head.captured));
 }
 
 fn method(out: &mut impl AttributeWriter, request: &RequestHead) {

@@ -6,11 +6,7 @@ use std::borrow::Cow;
 
 use super::{redact, set, set_some};
 use crate::{
-    describe::AttributeWriter,
-    protocol::Detail,
-    protocol::http1::Exchange,
-    session::Session,
-    span::Resource,
+    describe::AttributeWriter, protocol::Detail, protocol::http1::Exchange, session::Session, span::Resource,
 };
 
 /// `tracing-<session key>`, the key being the addresses and ports from the request's point of view.
@@ -44,8 +40,7 @@ fn http(out: &mut impl AttributeWriter, exchange: &Exchange) {
         set(out, "reqmethod", &request.method);
         set(out, "requrl", &redact::target(&request.target));
         set_some(out, "reqproto", request.minor_version.map(version).as_ref());
-        let find =
-            |name: &str| request.trace_headers.iter().find(|(key, _)| *key == name).map(|(_, v)| v);
+        let find = |name: &str| request.trace_headers.iter().find(|(key, _)| *key == name).map(|(_, v)| v);
         set_some(out, "useragent", request.user_agent.as_ref());
         set_some(out, "host", request.host.as_deref().map(redact::userinfo).as_ref());
         set_some(out, "requestid", request.request_id.as_ref());

@@ -11,7 +11,7 @@ mod traces;
 use std::{collections::BTreeMap, future, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::{Limits, Semconv};
+use clovisor_trace::{Limits, Semconv, SessionSpan};
 use tokio::{
     sync::{mpsc, watch},
     time::{Duration, Instant, MissedTickBehavior, interval, timeout},
@@ -225,7 +225,7 @@ impl Agent {
 
     fn fetch(&mut self) {
         let Self { live, traces, pods, .. } = self;
-        let mut out = |span| traces.push(span);
+        let mut out = |span: &SessionSpan<'_>| traces.push(span);
         live.fetch(&mut out);
         pods.retire(live, &mut out);
     }
@@ -245,7 +245,7 @@ impl Agent {
         live.pipeline.name_peers(Arc::new(Peers::of(&state.cluster)));
         // From the node's own addresses come kubelet's probes, which nobody traces.
         live.pipeline.join(!loaded.config.egress.is_empty(), veths.own_addresses().await);
-        pods.reconcile(desired, live, veths, &mut |span| traces.push(span)).await;
+        pods.reconcile(desired, live, veths, &mut |span: &SessionSpan<'_>| traces.push(span)).await;
         if loaded.version != self.applied.0 {
             self.applied = (loaded.version, Some(SystemTime::now()));
             self.reloads += 1;
@@ -290,7 +290,7 @@ impl Agent {
     async fn recheck(&mut self) -> bool {
         let mut gone = false;
         let Self { live, traces, .. } = &mut *self;
-        for index in live.recheck(&mut |span| traces.push(span)).await {
+        for index in live.recheck(&mut |span: &SessionSpan<'_>| traces.push(span)).await {
             gone |= self.pods.interface_gone(index, &mut self.live).await;
         }
         gone | self.pods.notice(&mut self.live, &self.veths).await
@@ -343,7 +343,7 @@ impl Agent {
     /// Detaches everywhere, hands on what is open, and sends what is queued.
     async fn stop(mut self) -> Result<()> {
         let traces = &self.traces;
-        let detached = self.live.stop(&mut |span| traces.push(span)).await;
+        let detached = self.live.stop(&mut |span: &SessionSpan<'_>| traces.push(span)).await;
         let started = Instant::now();
         let spans = self.traces.shutdown().await;
         tracing::info!(

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clovisor_trace::{Resource, Span};
+use clovisor_trace::{Resource, SessionSpan};
 use tokio::time::Instant;
 
 use super::sides::Sides;
@@ -92,7 +92,7 @@ impl Pods {
         desired: &Desired,
         live: &mut Live,
         veths: &PodInterfaces,
-        out: &mut impl FnMut(Span),
+        out: &mut impl FnMut(&SessionSpan<'_>),
     ) {
         let attached = self.held.iter().map(|(uid, held)| (uid.clone(), Arc::clone(&held.plan))).collect();
         self.pending.retain(|uid, _| desired.pods.contains_key(uid));
@@ -199,7 +199,7 @@ impl Pods {
     }
 
     /// Hands on what is open on interfaces that were detached a while ago.
-    pub(super) fn retire(&mut self, live: &mut Live, out: &mut impl FnMut(Span)) {
+    pub(super) fn retire(&mut self, live: &mut Live, out: &mut impl FnMut(&SessionSpan<'_>)) {
         while let Some((_, id)) = self.retiring.front().copied().filter(|(at, _)| at.elapsed() >= RETIRE) {
             self.retiring.pop_front();
             live.retire(id, out);

@@ -5,14 +5,14 @@
 
 use std::{collections::BTreeMap, ops::Add as _, time::Duration};
 
-use clovisor_trace::Span;
+use clovisor_trace::Describe;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    export::{self, Address, Environment, Exporter, QueueConfig, Sink as _, Snapshot, SpanQueue, Worker},
+    export::{self, Address, Environment, Exporter, QueueConfig, Snapshot, SpanQueue, Worker},
     memory::Memory,
 };
 
@@ -79,7 +79,7 @@ impl Traces {
     }
 
     /// Hands a span over, without waiting.
-    pub(super) fn push(&self, span: Span) {
+    pub(super) fn push(&self, span: &impl Describe) {
         self.current.queue.push(span);
     }
 
@@ -140,7 +140,7 @@ impl Lane {
         let config = QueueConfig { bytes: memory.of_queue(1), ..config };
         let exporter = Exporter::new(address, environment)?;
         let name = exporter.describe();
-        let (queue, worker) = export::start(exporter, config);
+        let (queue, worker) = exporter.start(config);
         Ok(Self { address: address.clone(), name, queue, worker })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use clovisor_trace::Describe;
 use http::Uri;
 use thiserror::Error;
 
@@ -14,7 +15,8 @@ use super::{
     jaeger::{JaegerHttp, JaegerUdp},
     json::JsonLines,
     otlp::{OtlpGrpc, OtlpHttp},
-    sink::{Batch, ExportError, Sink},
+    queue::{self, QueueConfig, SpanQueue, Worker},
+    sink::{Batch, ExportError, Form, Sink},
     table::Table,
 };
 
@@ -108,8 +110,10 @@ fn uri(address: &Address, tls: bool, server: &str, path: &str) -> Result<Uri, Bu
         .map_err(|error| BuildError::Url { address: address.to_string(), reason: error.to_string() })
 }
 
-impl Sink for Exporter {
-    fn describe(&self) -> String {
+impl Exporter {
+    /// Where spans go, for logs.
+    #[must_use]
+    pub fn describe(&self) -> String {
         match self {
             Self::OtlpGrpc(sink) => sink.describe(),
             Self::OtlpHttp(sink) => sink.describe(),
@@ -117,19 +121,60 @@ impl Sink for Exporter {
             Self::JaegerUdp(sink) => sink.describe(),
             Self::Json(sink) => sink.describe(),
             Self::Table(sink) => sink.describe(),
-            Self::None => Address::None.to_string(),
+            Self::None => Nowhere.describe(),
         }
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
+    /// Starts its queue, which holds spans in the form in which this sink sends them. Must be called inside a Tokio runtime.
+    #[must_use]
+    pub fn start(self, config: QueueConfig) -> (SpanQueue, Worker) {
         match self {
-            Self::OtlpGrpc(sink) => sink.export(batch).await,
-            Self::OtlpHttp(sink) => sink.export(batch).await,
-            Self::JaegerHttp(sink) => sink.export(batch).await,
-            Self::JaegerUdp(sink) => sink.export(batch).await,
-            Self::Json(sink) => sink.export(batch).await,
-            Self::Table(sink) => sink.export(batch).await,
-            Self::None => Ok(()),
+            Self::OtlpGrpc(sink) => queue::start(*sink, config),
+            Self::OtlpHttp(sink) => queue::start(*sink, config),
+            Self::JaegerHttp(sink) => queue::start(*sink, config),
+            Self::JaegerUdp(sink) => queue::start(*sink, config),
+            Self::Json(sink) => queue::start(sink, config),
+            Self::Table(sink) => queue::start(sink, config),
+            Self::None => queue::start(Nowhere, config),
         }
+    }
+}
+
+/// The sink that takes all and keeps nothing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    type Form = Counted;
+
+    fn describe(&self) -> String {
+        Address::None.to_string()
+    }
+
+    async fn export(&mut self, _: &mut Batch<Counted>) -> Result<(), ExportError> {
+        Ok(())
+    }
+}
+
+/// How many spans there were.
+#[derive(Debug, Default)]
+pub struct Counted(usize);
+
+impl Form for Counted {
+    const MOST_BYTES: usize = usize::MAX;
+
+    fn with_room(_: usize) -> Self {
+        Self::default()
+    }
+
+    fn add(&mut self, _: &impl Describe) {
+        self.0 += 1;
+    }
+
+    fn spans(&self) -> usize {
+        self.0
+    }
+
+    fn bytes(&self) -> usize {
+        0
     }
 }

@@ -7,34 +7,59 @@
 //! terminal: such characters arrive as `\u` escapes.
 
 use std::{
-    borrow::Cow,
     fmt,
     io::{self, Write},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clovisor_trace::{Attributes, Resource, Span, Status, Value};
+use clovisor_trace::{AttributeWriter, Describe, Resource, ValueRef, write_all};
 
 use super::{
-    sink::{Batch, ExportError, Sink},
+    sink::{Batch, ExportError, Form, Sink},
     text,
 };
 
-/// Bytes of lines for which there is room between two batches; ordinary ones of the usual length take half of it.
-const MOST_KEPT: usize = 1 << 20;
-
-/// Lines under construction.
+/// Lines that wait to be written.
 ///
 /// What is often the same is not made twice: a resource is written once and copied from there.
-#[derive(Default)]
-struct Lines<'a> {
+#[derive(Debug, Default)]
+pub struct Lines {
     out: Vec<u8>,
     /// Where the resources of these lines stand for the first time.
-    resources: Vec<(&'a Resource, Range<usize>)>,
+    resources: Vec<(Arc<Resource>, Range<usize>)>,
+    spans: usize,
 }
 
-impl<'a> Lines<'a> {
+impl Form for Lines {
+    /// 512 ordinary lines take 700 KB.
+    const MOST_BYTES: usize = 1 << 20;
+
+    fn with_room(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    fn add(&mut self, span: &impl Describe) {
+        self.span(span);
+        self.spans += 1;
+    }
+
+    fn spans(&self) -> usize {
+        self.spans
+    }
+
+    fn bytes(&self) -> usize {
+        self.out.len()
+    }
+}
+
+impl Lines {
+    /// The lines.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.out
+    }
+
     fn raw(&mut self, text: &str) -> &mut Self {
         self.out.extend_from_slice(text.as_bytes());
         self
@@ -68,18 +93,6 @@ impl<'a> Lines<'a> {
         self
     }
 
-    /// What is between the quotes of a name: those of our own are plain.
-    #[expect(clippy::ptr_arg, reason = "whether it is borrowed tells whose it is")]
-    fn name(&mut self, name: &Cow<'static, str>) -> &mut Self {
-        match name {
-            Cow::Borrowed(name) => {
-                debug_assert!(is_plain(name), "{name}");
-                self.raw(name)
-            }
-            Cow::Owned(name) => self.inside(name),
-        }
-    }
-
     fn escaped(&mut self, c: char) {
         match c {
             '"' => _ = self.raw("\\\""),
@@ -90,15 +103,15 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn value(&mut self, value: &Value) {
+    fn value(&mut self, value: ValueRef<'_>) {
         match value {
-            Value::Str(text) => _ = self.text(text),
-            Value::Int(number) => _ = self.number(*number),
+            ValueRef::Str(text) => _ = self.text(text),
+            ValueRef::Int(number) => _ = self.number(number),
             // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
-            Value::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
-            Value::Float(number) => _ = self.raw(&format!("{number:?}")),
-            Value::Bool(truth) => _ = self.raw(if *truth { "true" } else { "false" }),
-            Value::List(list) => {
+            ValueRef::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
+            ValueRef::Float(number) => _ = self.raw(&format!("{number:?}")),
+            ValueRef::Bool(truth) => _ = self.raw(if truth { "true" } else { "false" }),
+            ValueRef::List(list) => {
                 for (at, text) in list.iter().enumerate() {
                     self.raw(if at == 0 { "[" } else { "," }).text(text);
                 }
@@ -107,69 +120,95 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn object(&mut self, attributes: &Attributes) -> &mut Self {
-        for (at, (key, value)) in attributes.iter().enumerate() {
-            self.raw(if at == 0 { "{\"" } else { ",\"" }).name(key).raw("\":").value(value);
-        }
-        self.raw(if attributes.is_empty() { "{}" } else { "}" })
+    /// An object of the attributes that `tell` tells.
+    fn object(&mut self, tell: impl FnOnce(&mut Object<'_>)) -> &mut Self {
+        let mut object = Object { lines: self, before: "{\"" };
+        tell(&mut object);
+        let end = if object.before == "{\"" { "{}" } else { "}" };
+        self.raw(end)
     }
 
-    fn status(&mut self, status: &Status) {
-        match status {
-            Status::Unset => _ = self.raw("{}"),
-            Status::Error { message } if message.is_empty() => _ = self.raw(r#"{"code":2}"#),
-            Status::Error { message } => _ = self.raw(r#"{"code":2,"message":"#).text(message).raw("}"),
+    fn status(&mut self, error: Option<&str>) {
+        match error {
+            None => _ = self.raw("{}"),
+            Some("") => _ = self.raw(r#"{"code":2}"#),
+            Some(message) => _ = self.raw(r#"{"code":2,"message":"#).text(message).raw("}"),
         }
     }
 
-    fn events(&mut self, span: &Span) {
-        for (at, event) in span.events.iter().enumerate() {
-            self.raw(if at == 0 { r#","events":["# } else { "," });
+    fn events(&mut self, span: &impl Describe) {
+        let mut count = 0;
+        span.events(|event| {
+            self.raw(if count == 0 { r#","events":["# } else { "," });
             self.raw(r#"{"timeUnixNano":""#)
                 .number(event.time_ns)
                 .raw(r#"","name":""#)
-                .name(&event.name)
+                .inside(&event.name)
                 .raw("\"");
             if !event.attributes.is_empty() {
-                self.raw(r#","attributes":"#).object(&event.attributes);
+                self.raw(r#","attributes":"#).object(|out| write_all(event.attributes, out));
             }
             self.raw("}");
-        }
-        if !span.events.is_empty() {
+            count += 1;
+        });
+        if count > 0 {
             self.raw("]");
         }
-        if span.events_dropped > 0 {
-            self.raw(r#","droppedEventsCount":"#).number(span.events_dropped);
+        let dropped = span.head().events_dropped;
+        if dropped > 0 {
+            self.raw(r#","droppedEventsCount":"#).number(dropped);
         }
     }
 
-    fn resource(&mut self, resource: &'a Resource) {
-        if let Some((_, place)) = self.resources.iter().find(|(known, _)| std::ptr::eq(*known, resource)) {
+    fn resource(&mut self, resource: &Arc<Resource>) {
+        if let Some((_, place)) = self.resources.iter().rfind(|(known, _)| Arc::ptr_eq(known, resource)) {
             self.out.extend_from_within(place.clone());
             return;
         }
         let start = self.out.len();
-        self.object(&resource.attributes);
-        self.resources.push((resource, start..self.out.len()));
+        self.object(|out| write_all(&resource.attributes, out));
+        self.resources.push((Arc::clone(resource), start..self.out.len()));
     }
 
-    fn span(&mut self, span: &'a Span) {
-        self.raw(r#"{"traceId":""#).hex(&span.trace_id.0).raw(r#"","spanId":""#).hex(&span.span_id.0);
+    fn span(&mut self, span: &impl Describe) {
+        let head = span.head();
+        self.raw(r#"{"traceId":""#).hex(&head.trace_id.0).raw(r#"","spanId":""#).hex(&head.span_id.0);
         self.raw(r#"","parentSpanId":""#);
-        if let Some(parent) = span.parent_span_id {
+        if let Some(parent) = head.parent_span_id {
             self.hex(&parent.0);
         }
-        self.raw(r#"","name":""#).name(&span.name).raw(r#"","kind":"#).number(span.kind as i32);
-        self.raw(r#","startTimeUnixNano":""#).number(span.start_ns);
-        self.raw(r#"","endTimeUnixNano":""#).number(span.end_ns);
-        self.raw(r#"","status":"#).status(&span.status);
-        if !span.trace_state.is_empty() {
-            self.raw(r#","traceState":"#).text(&span.trace_state);
+        self.raw(r#"","name":""#).inside(head.name).raw(r#"","kind":"#).number(head.kind as i32);
+        self.raw(r#","startTimeUnixNano":""#).number(head.start_ns);
+        self.raw(r#"","endTimeUnixNano":""#).number(head.end_ns);
+        self.raw(r#"","status":"#).status(head.error);
+        if !head.trace_state.is_empty() {
+            self.raw(r#","traceState":"#).text(head.trace_state);
         }
-        self.raw(r#","attributes":"#).object(&span.attributes);
+        self.raw(r#","attributes":"#).object(|out| span.attributes(out));
         self.events(span);
-        self.raw(r#","resource":"#).resource(&span.resource);
+        self.raw(r#","resource":"#).resource(span.resource());
         self.raw("}\n");
+    }
+}
+
+/// Attributes as members of an object.
+struct Object<'a> {
+    lines: &'a mut Lines,
+    /// What comes before the next name.
+    before: &'static str,
+}
+
+impl AttributeWriter for Object<'_> {
+    #[inline(always)]
+    fn write(&mut self, key: &'static str, value: ValueRef<'_>) {
+        debug_assert!(is_plain(key), "{key}");
+        self.lines.raw(self.before).raw(key).raw("\":").value(value);
+        self.before = ",\"";
+    }
+
+    fn write_named(&mut self, key: &str, value: ValueRef<'_>) {
+        self.lines.raw(self.before).inside(key).raw("\":").value(value);
+        self.before = ",\"";
     }
 }
 
@@ -208,56 +247,48 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Appends a line a span.
-pub fn lines(spans: &[Span], out: &mut Vec<u8>) {
-    let mut lines = Lines { out: std::mem::take(out), resources: Vec::new() };
-    spans.iter().for_each(|span| lines.span(span));
-    *out = lines.out;
-}
-
 /// Standard output, or whatever a test reads, shared with the thread that writes.
 pub(super) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 
 /// A sink that writes a JSON line a span.
 pub struct JsonLines {
     output: Output,
-    /// Room for lines, kept from batch to batch.
-    text: Vec<u8>,
 }
 
 impl JsonLines {
     /// A sink that writes to `output`, and flushes after each batch.
     #[must_use]
     pub fn new(output: Box<dyn Write + Send>) -> Self {
-        Self { output: Arc::new(Mutex::new(output)), text: Vec::new() }
+        Self { output: Arc::new(Mutex::new(output)) }
     }
 }
 
 impl Sink for JsonLines {
+    type Form = Lines;
+
     fn describe(&self) -> String {
         "JSON lines to standard output".to_owned()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        // Where the last writing was cut off, its buffer is gone.
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        lines(batch.spans(), &mut text);
-        self.text = write(&self.output, text).await?;
-        // A few long lines must not hold their memory for ever.
-        self.text.shrink_to(MOST_KEPT);
-        Ok(())
+    async fn export(&mut self, batch: &mut Batch<Lines>) -> Result<(), ExportError> {
+        // They stay in the batch as a number alone: what was cut off while it was written is not tried again.
+        let lines = std::mem::take(&mut batch.form_mut().out);
+        if lines.is_empty() && !batch.is_empty() {
+            return Err(ExportError::Closed {
+                reason: "lines were cut off while they were written".to_owned(),
+            });
+        }
+        write(&self.output, lines).await
     }
 }
 
-/// Writes and flushes on a thread of its own: a reader that has stopped, such as a pager, must not stop the agent. The text comes
-/// back, as the room for the next.
-pub(super) async fn write(output: &Output, text: Vec<u8>) -> Result<Vec<u8>, ExportError> {
+/// Writes and flushes on a thread of its own: a reader that has stopped, such as a pager, must not stop the agent.
+pub(super) async fn write(output: &Output, text: Vec<u8>) -> Result<(), ExportError> {
     let output = Arc::clone(output);
     let written = tokio::task::spawn_blocking(move || {
         // A writer that panicked has written what it has; the next line is still wanted.
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write_all(&text).and_then(|()| output.flush()).map(|()| text)
+        output.write_all(&text).and_then(|()| output.flush())
     });
     let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     // A full disk or a closed pipe stays so, and half a line may be out: no second try.
@@ -273,17 +304,17 @@ impl fmt::Debug for JsonLines {
 
 #[cfg(test)]
 mod tests {
-    use clovisor_trace::{Event, Kind, SpanId, TraceId};
+    use clovisor_trace::{Event, Kind, Span, SpanId, Status, TraceId, Value};
     use serde_json::{Value as Json, json};
 
     use super::*;
 
     /// The line of a span, without its end.
     fn to_line(span: &Span) -> String {
-        let mut out = Vec::new();
-        lines(std::slice::from_ref(span), &mut out);
-        assert_eq!(out.pop(), Some(b'\n'));
-        String::from_utf8(out).unwrap()
+        let mut lines = Lines::default();
+        lines.add(span);
+        assert_eq!((lines.spans(), lines.out.pop()), (1, Some(b'\n')));
+        String::from_utf8(lines.out).unwrap()
     }
 
     fn span() -> Span {
@@ -381,9 +412,10 @@ mod tests {
                 Ok(())
             }
         }
-        let mut batch = Batch::new(vec![span()]);
+        let mut batch = Batch::new(Lines::default());
+        batch.form_mut().add(&span());
         let error = JsonLines::new(Box::new(Closed)).export(&mut batch).await.unwrap_err();
         assert!(matches!(error, ExportError::Closed { .. }), "{error:?}");
-        assert_eq!(batch.spans().len(), 1);
+        assert_eq!(batch.left(), 1);
     }
 }

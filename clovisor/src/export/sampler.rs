@@ -4,7 +4,7 @@
 //! Without them every span is exported. (The specification's default would follow the caller's decision, and hide the
 //! requests of callers that sample.) What is left out is counted, and is in the metrics of requests all the same.
 
-use clovisor_trace::{Span, TraceId};
+use clovisor_trace::{Describe, TraceId};
 
 /// Which spans are exported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,8 @@ impl Sampler {
 
     /// Whether a span is to be exported.
     #[must_use]
-    pub fn takes(&self, span: &Span) -> bool {
+    pub fn takes(&self, span: &impl Describe) -> bool {
+        let span = span.head();
         if let Some(sampled) = span.parent_sampled.filter(|_| self.by_parent) {
             return sampled;
         }
@@ -79,6 +80,8 @@ fn number(TraceId(id): TraceId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use clovisor_trace::Span;
+
     use super::*;
     use crate::export::queue::tests::span;
 

@@ -6,8 +6,10 @@
 
 use std::{future::Future, time::Duration};
 
-use clovisor_trace::Span;
+use clovisor_trace::{Describe, Span};
 use thiserror::Error;
+
+use super::size;
 
 /// What became of the spans that left a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,51 +22,126 @@ pub struct Sent {
     pub reason: Option<String>,
 }
 
+/// What spans wait in: as that in which they will leave, so that nothing is left to do but to send it.
+pub trait Form: Default + Send + 'static {
+    /// Bytes above which no more spans are added.
+    const MOST_BYTES: usize;
+
+    /// An empty one with room for about so many bytes.
+    fn with_room(bytes: usize) -> Self;
+
+    /// Takes a span in.
+    fn add(&mut self, span: &impl Describe);
+
+    /// How many spans are in it.
+    fn spans(&self) -> usize;
+
+    /// How many bytes it has.
+    fn bytes(&self) -> usize;
+}
+
 /// Spans on their way out, and the tally of those that have arrived.
 #[derive(Debug, Default)]
-pub struct Batch {
-    spans: Vec<Span>,
+pub struct Batch<F> {
+    form: F,
     sent: Sent,
 }
 
-impl Batch {
+impl<F: Form> Batch<F> {
     /// A batch of which nothing is settled.
     #[must_use]
-    pub fn new(spans: Vec<Span>) -> Self {
-        Self { spans, sent: Sent::default() }
+    pub fn new(form: F) -> Self {
+        Self { form, sent: Sent::default() }
     }
 
-    /// Takes spans over from a list, which gets the batch's own, empty one for the next.
-    pub(super) fn refill(&mut self, spans: &mut Vec<Span>) {
-        debug_assert!(self.is_empty(), "all of the last batch are settled");
-        std::mem::swap(&mut self.spans, spans);
-    }
-
-    /// Spans that are not settled, in the order in which they were queued.
+    /// What is not settled.
     #[must_use]
-    pub fn spans(&self) -> &[Span] {
-        &self.spans
+    pub fn form(&self) -> &F {
+        &self.form
+    }
+
+    /// What is not settled, to be made ready.
+    pub fn form_mut(&mut self) -> &mut F {
+        &mut self.form
+    }
+
+    /// Spans that are not settled.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.form.spans()
     }
 
     /// Whether every span is settled.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.left() == 0
     }
 
-    /// The first `count` spans have arrived.
-    pub fn accept_first(&mut self, count: usize) {
-        self.accept_but(count, 0, String::new());
-    }
-
-    /// The first `count` spans have arrived, all but `refused` of them, which the far end did not name.
-    pub fn accept_but(&mut self, count: usize, refused: u64, reason: String) {
-        let settled = self.spans.drain(..count.min(self.spans.len())).count() as u64;
+    /// All that are left have arrived, but for `refused` of them, which the far end did not name.
+    pub fn accept_but(&mut self, refused: u64, reason: String) {
+        let settled = std::mem::take(&mut self.form).spans() as u64;
         let refused = refused.min(settled);
         self.sent.accepted += settled - refused;
         self.note_refused(refused, reason);
     }
 
+    /// All that are left will never be taken.
+    pub fn refuse(&mut self, reason: String) {
+        self.accept_but(u64::MAX, reason);
+    }
+
+    /// Takes the tally since the last call.
+    pub fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn note_refused(&mut self, refused: u64, reason: String) {
+        if refused > 0 {
+            self.sent.refused += refused;
+            self.sent.reason = Some(reason);
+        }
+    }
+}
+
+/// Spans as they are, for sinks whose libraries take them so.
+#[derive(Debug, Default)]
+pub struct Spans {
+    list: Vec<Span>,
+    bytes: usize,
+}
+
+impl Spans {
+    /// The spans, in the order in which they came.
+    #[must_use]
+    pub fn list(&self) -> &[Span] {
+        &self.list
+    }
+}
+
+impl Form for Spans {
+    // A sink that sends messages of a limited size divides them itself.
+    const MOST_BYTES: usize = usize::MAX;
+
+    fn with_room(_: usize) -> Self {
+        Self::default()
+    }
+
+    fn add(&mut self, span: &impl Describe) {
+        let span = span.to_span();
+        self.bytes += size::held(&span);
+        self.list.push(span);
+    }
+
+    fn spans(&self) -> usize {
+        self.list.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Batch<Spans> {
     /// The spans for which `which` holds have arrived.
     pub fn accept_where(&mut self, which: impl FnMut(&Span) -> bool) {
         self.sent.accepted += self.remove(which);
@@ -76,22 +153,10 @@ impl Batch {
         self.note_refused(refused, reason);
     }
 
-    /// Takes the tally since the last call.
-    pub fn take_sent(&mut self) -> Sent {
-        std::mem::take(&mut self.sent)
-    }
-
     fn remove(&mut self, mut which: impl FnMut(&Span) -> bool) -> u64 {
-        let before = self.spans.len();
-        self.spans.retain(|span| !which(span));
-        (before - self.spans.len()) as u64
-    }
-
-    fn note_refused(&mut self, refused: u64, reason: String) {
-        if refused > 0 {
-            self.sent.refused += refused;
-            self.sent.reason = Some(reason);
-        }
+        let before = self.form.list.len();
+        self.form.list.retain(|span| !which(span));
+        (before - self.form.list.len()) as u64
     }
 }
 
@@ -129,10 +194,16 @@ impl ExportError {
 
 /// A way out.
 pub trait Sink: Send + 'static {
+    /// What it sends.
+    type Form: Form;
+
     /// Where spans go, for logs: the way and the address, never a secret.
     fn describe(&self) -> String;
 
     /// Sends the batch. With `Ok`, spans that are still in the batch count as accepted; with an error they are
     /// unsettled. May be dropped at any await point, and is then called again with what is left.
-    fn export(&mut self, batch: &mut Batch) -> impl Future<Output = Result<(), ExportError>> + Send;
+    fn export(
+        &mut self,
+        batch: &mut Batch<Self::Form>,
+    ) -> impl Future<Output = Result<(), ExportError>> + Send;
 }

@@ -1,18 +1,18 @@
-//! How large a span is: in memory, and on the wire as an upper bound that holds for OTLP and for compact Thrift alike.
+//! How large a span is that is not encoded yet: in memory, and in Thrift, binary or compact, as an upper bound.
 //!
-//! On the wire it refuses exactness: receivers limit the size of a message (64 KiB of a UDP packet, 4 MiB of gRPC), and a bound
-//! that is a little too high costs one more message, while one too low costs every span in it.
+//! In Thrift it refuses exactness: receivers limit the size of a message (64 KiB of a UDP packet), and a bound that is a little
+//! too high costs one more message, while one too low costs every span in it.
 
 use std::borrow::Cow;
 
 use clovisor_trace::{Attributes, Key, Span, Value};
 
-/// Field numbers, types, lengths and numbers of one attribute: 3 nested messages of OTLP or one `Tag` of Thrift.
+/// Field numbers, types, lengths and numbers of one attribute, a `Tag`.
 const PER_ATTRIBUTE: usize = 40;
 /// Identifiers, times, flags, kind and status with their field numbers, and the tags that Jaeger adds.
 const PER_SPAN: usize = 320;
 
-/// Time, name and lengths of an event; over Thrift its name is an attribute.
+/// Time and lengths of an event, whose name is an attribute.
 const PER_EVENT: usize = 80;
 
 /// Upper bound of the bytes of a list of attributes.
@@ -23,7 +23,7 @@ pub(super) fn attributes(list: &Attributes) -> usize {
 fn value(value: &Value) -> usize {
     match value {
         Value::Str(text) => text.len(),
-        // Over Thrift a list is JSON text, in which a control character takes six bytes.
+        // A list is JSON text, in which a control character takes six bytes.
         Value::List(list) => list.iter().map(|text| 16 + 6 * text.len()).sum(),
         Value::Int(_) | Value::Float(_) | Value::Bool(_) => 10,
     }
@@ -38,16 +38,6 @@ pub(super) fn span(span: &Span) -> usize {
     let events: usize =
         span.events.iter().map(|event| PER_EVENT + event.name.len() + attributes(&event.attributes)).sum();
     PER_SPAN + span.name.len() + span.trace_state.len() + message + attributes(&span.attributes) + events
-}
-
-/// How many of the first spans fit into `limit` bytes, each counted with its resource; at least one.
-pub(super) fn fitting(spans: &[Span], limit: usize) -> usize {
-    let mut total = 0;
-    let fits = |one: &&Span| {
-        total += span(one) + attributes(&one.resource.attributes);
-        total <= limit
-    };
-    spans.iter().take_while(fits).count().max(spans.len().min(1))
 }
 
 /// What an allocator takes beside the bytes that it gives, about.

@@ -15,7 +15,7 @@ use clovisor_trace::{Kind, Span, Status, Value};
 
 use super::{
     json::{Output, write},
-    sink::{Batch, ExportError, Sink},
+    sink::{Batch, ExportError, Sink, Spans},
     text::shown,
 };
 
@@ -203,22 +203,24 @@ impl Table {
 }
 
 impl Sink for Table {
+    type Form = Spans;
+
     fn describe(&self) -> String {
         "a table on standard output".to_owned()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
+    async fn export(&mut self, batch: &mut Batch<Spans>) -> Result<(), ExportError> {
         let style = (self.style)();
         let mut lines = String::new();
         if !std::mem::replace(&mut self.headed, true) {
             lines.push_str(&header(style));
             lines.push('\n');
         }
-        for span in batch.spans() {
+        for span in batch.form().list() {
             lines.push_str(&row(span, style));
             lines.push('\n');
         }
-        write(&self.output, lines.into_bytes()).await.map(drop)
+        write(&self.output, lines.into_bytes()).await
     }
 }
 

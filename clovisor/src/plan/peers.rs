@@ -4,30 +4,42 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use clovisor_trace::{Attributes, Value};
+use clovisor_trace::{Key, Value};
 
 use super::{resource::service_name, services_of};
 use crate::cluster::Cluster;
 
 /// A name for an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Peer {
     /// Name of the service.
     pub service: Arc<str>,
     /// Its namespace.
     pub namespace: Arc<str>,
+    /// What spans say of it.
+    attributes: [(Key, Value); 2],
 }
 
 impl Peer {
-    /// Adds the name to a span's attributes.
-    pub fn describe(&self, attributes: &mut Attributes) {
-        attributes.push(("service.peer.name".into(), Value::from(self.service.to_string())));
-        attributes.push(("service.peer.namespace".into(), Value::from(self.namespace.to_string())));
+    /// A name.
+    #[must_use]
+    pub fn new(service: &str, namespace: &str) -> Self {
+        let attributes = [
+            ("service.peer.name".into(), service.to_owned().into()),
+            ("service.peer.namespace".into(), namespace.to_owned().into()),
+        ];
+        Self { service: service.into(), namespace: namespace.into(), attributes }
+    }
+
+    /// What spans say of it.
+    #[must_use]
+    pub fn attributes(&self) -> &[(Key, Value)] {
+        &self.attributes
     }
 }
 
 /// Names by address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
     by_address: HashMap<IpAddr, Peer>,
 }
@@ -40,13 +52,11 @@ impl Peers {
         let live = cluster.pods.values().filter(|pod| !pod.host_network && !pod.ended);
         for pod in live {
             let service = services_of(cluster, pod).first().copied();
-            let peer =
-                Peer { service: service_name(pod, service).into(), namespace: pod.namespace.as_str().into() };
+            let peer = Peer::new(service_name(pod, service), &pod.namespace);
             by_address.extend(pod.addresses.iter().map(|address| (*address, peer.clone())));
         }
         for service in cluster.services.values() {
-            let peer =
-                Peer { service: service.name.as_str().into(), namespace: service.namespace.as_str().into() };
+            let peer = Peer::new(&service.name, &service.namespace);
             by_address.extend(service.addresses.iter().map(|address| (*address, peer.clone())));
         }
         Self { by_address }

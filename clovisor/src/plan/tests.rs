@@ -280,8 +280,7 @@ fn who_the_peers_are() {
     assert_eq!(name("10.0.0.1").as_deref(), Some("svc"));
     assert_eq!(name("::ffff:10.0.0.1").as_deref(), Some("svc"));
     assert_eq!(name("10.0.0.99"), None);
-    let mut attributes = Vec::new();
-    peers.get("10.96.0.7".parse().unwrap()).unwrap().describe(&mut attributes);
+    let attributes = peers.get("10.96.0.7".parse().unwrap()).unwrap().attributes();
     let expected = [("service.peer.name", "svc"), ("service.peer.namespace", "default")];
     assert_eq!(attributes, expected.map(|(key, value)| (key.into(), Value::from(value))));
 }

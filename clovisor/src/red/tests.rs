@@ -62,7 +62,7 @@ fn resource(service: &str) -> Resource {
 }
 
 fn peer() -> Peer {
-    Peer { service: "front".into(), namespace: "web".into() }
+    Peer::new("front", "web")
 }
 
 fn text(red: &Red) -> String {

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use chosen::Chosen;
 use clovisor_trace::{
-    Limits, Resource, Span,
+    Describe as _, Limits, Resource, SessionSpan, Span,
     capture::{self, CaptureError, Event},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -105,7 +105,7 @@ async fn hand_on(mut ready: mpsc::Receiver<Span>, outputs: &mut Outputs) -> Resu
     loop {
         tokio::select! {
             span = ready.recv() => match span {
-                Some(span) => outputs.push_waiting(span).await,
+                Some(span) => outputs.push_waiting(&span).await,
                 None => return Ok(0),
             },
             () = outputs.reader_gone() => break,
@@ -151,7 +151,8 @@ fn run(
     let (mut packets, mut filtered, mut first_ns, mut last_ns) = (0, 0, None, 0);
     let mut not_taken = 0;
     // What the other end no longer takes nobody misses; it is only counted.
-    let mut out = |span| not_taken += u64::from(spans.blocking_send(span).is_err());
+    let mut out =
+        |span: &SessionSpan<'_>| not_taken += u64::from(spans.blocking_send(span.to_span()).is_err());
     let fault = capture::read_events(source, |event| {
         let record = match event {
             Event::Packet(record) => record,

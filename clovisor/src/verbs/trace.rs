@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clovisor_trace::{Limits, Resource, Rules};
+use clovisor_trace::{Limits, Resource, Rules, SessionSpan};
 use tokio::{
     process::{Child, Command},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -72,7 +72,7 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;
     let started = run(&arguments, &mut live, &mut outputs, &of_kernel(&rules), interfaces).await;
-    let detached = live.stop(&mut |span| outputs.push(span)).await;
+    let detached = live.stop(&mut |span: &SessionSpan<'_>| outputs.push(span)).await;
     let (written, failed) = match live.capture().take() {
         Some(capture) => Some(capture.close().await).unzip(),
         None => (None, None),
@@ -143,12 +143,12 @@ async fn run(
     loop {
         tokio::select! {
             () = live.time_to_fetch(&mut fetch) => {
-                live.fetch(&mut |span| outputs.push(span));
+                live.fetch(&mut |span: &SessionSpan<'_>| outputs.push(span));
                 if live.pipeline.is_full() || live.capture().as_ref().is_some_and(Capture::reader_gone) {
                     break;
                 }
             }
-            _ = recheck.tick() => drop(live.recheck(&mut |span| outputs.push(span)).await),
+            _ = recheck.tick() => drop(live.recheck(&mut |span: &SessionSpan<'_>| outputs.push(span)).await),
             () = until(end) => break,
             ended = wait(&mut child) => {
                 status = Some(ended.context("cannot wait for the command")?);

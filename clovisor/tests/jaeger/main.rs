@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clovisor::export::{Address, Environment, Exporter, QueueConfig, start};
+use clovisor::export::{Address, Environment, Exporter, QueueConfig};
 use clovisor_trace::{Attributes, Event, Kind, Resource, Span, SpanId, Status, TraceId, Value};
 use serde_json::Value as Json;
 use tokio::{
@@ -286,10 +286,10 @@ async fn round_trip(test: &str, trace: u8, address: impl Fn(&Jaeger) -> String) 
 /// All of the known spans arrive as they are.
 async fn deliver(jaeger: &Jaeger, test: &str, trace: u8, address: &Address, environment: &Environment) {
     let exporter = Exporter::new(address, environment).unwrap();
-    let (queue, worker) = start(exporter, QueueConfig::default());
+    let (queue, worker) = exporter.start(QueueConfig::default());
     let spans = known(trace);
     for span in &spans {
-        assert!(queue.push(span.clone()));
+        assert!(queue.push(span));
     }
     let end = worker.shutdown(Duration::from_secs(10)).await;
     assert_eq!((end.exported, end.dropped(), end.retries), (spans.len() as u64, 0, 0), "{test}");

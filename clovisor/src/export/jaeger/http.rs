@@ -16,7 +16,7 @@ use super::{
         env::Environment,
         exporter::BuildError,
         http::{Poster, THRIFT_LATER, connector},
-        sink::{Batch, ExportError, Sink},
+        sink::{Batch, ExportError, Sink, Spans},
     },
     Exporters, config, fitting, read_error, refuse_first, send,
 };
@@ -42,12 +42,14 @@ impl JaegerHttp {
 }
 
 impl Sink for JaegerHttp {
+    type Form = Spans;
+
     fn describe(&self) -> String {
         self.address.to_string()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        while let Some(resource) = batch.spans().first().map(|span| span.resource.clone()) {
+    async fn export(&mut self, batch: &mut Batch<Spans>) -> Result<(), ExportError> {
+        while let Some(resource) = batch.form().list().first().map(|span| span.resource.clone()) {
             let count = fitting(batch, &resource, MAX_MESSAGE);
             if count == 0 {
                 refuse_first(batch, MAX_MESSAGE);

@@ -23,7 +23,7 @@ use opentelemetry_sdk::{export::trace::SpanExporter, trace::Config};
 
 pub use self::{http::JaegerHttp, udp::JaegerUdp};
 use super::{
-    sink::{Batch, ExportError},
+    sink::{Batch, ExportError, Spans},
     size, text,
 };
 
@@ -71,23 +71,23 @@ fn config(resource: &Resource) -> Config {
 }
 
 /// How many of the spans that share the first one's resource fit into `limit` bytes; 0 if not even one does.
-fn fitting(batch: &Batch, resource: &Arc<Resource>, limit: usize) -> usize {
+fn fitting(batch: &Batch<Spans>, resource: &Arc<Resource>, limit: usize) -> usize {
     let mut total = size::attributes(&resource.attributes);
     let fits = |one: &&clovisor_trace::Span| {
         total += size::span(one);
         total <= limit
     };
-    batch.spans().iter().filter(|one| same(&one.resource, resource)).take_while(fits).count()
+    batch.form().list().iter().filter(|one| same(&one.resource, resource)).take_while(fits).count()
 }
 
 /// Sends the first `count` spans of a resource with its exporter, and settles them.
 async fn send(
     exporter: &mut Exporter,
-    batch: &mut Batch,
+    batch: &mut Batch<Spans>,
     resource: &Arc<Resource>,
     count: usize,
 ) -> Result<(), TraceError> {
-    let group = batch.spans().iter().filter(|one| same(&one.resource, resource)).take(count);
+    let group = batch.form().list().iter().filter(|one| same(&one.resource, resource)).take(count);
     exporter.export(group.map(span::convert).collect()).await?;
     let mut left = count;
     batch.accept_where(|one| {
@@ -99,7 +99,7 @@ async fn send(
 }
 
 /// Refuses the first span, which is larger than one message may be.
-fn refuse_first(batch: &mut Batch, limit: usize) {
+fn refuse_first(batch: &mut Batch<Spans>, limit: usize) {
     let mut first = true;
     let reason = format!("a span is larger than the {limit} bytes that one message may have");
     batch.refuse_where(reason, |_| std::mem::take(&mut first));

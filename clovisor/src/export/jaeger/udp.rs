@@ -13,7 +13,7 @@ use super::{
     super::{
         address::{Address, Server},
         exporter::BuildError,
-        sink::{Batch, ExportError, Sink},
+        sink::{Batch, ExportError, Sink, Spans},
     },
     Exporters, config, fitting, read_error, refuse_first, send,
 };
@@ -64,8 +64,10 @@ impl JaegerUdp {
     }
 
     /// Sends what fits into one packet.
-    async fn send_packet(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        let Some(resource) = batch.spans().first().map(|span| span.resource.clone()) else { return Ok(()) };
+    async fn send_packet(&mut self, batch: &mut Batch<Spans>) -> Result<(), ExportError> {
+        let Some(resource) = batch.form().list().first().map(|span| span.resource.clone()) else {
+            return Ok(());
+        };
         let count = fitting(batch, &resource, MAX_PACKET - ENVELOPE);
         if count == 0 {
             refuse_first(batch, MAX_PACKET);
@@ -88,11 +90,13 @@ impl JaegerUdp {
 }
 
 impl Sink for JaegerUdp {
+    type Form = Spans;
+
     fn describe(&self) -> String {
         Address::ThriftUdp { server: self.server.clone() }.to_string()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
+    async fn export(&mut self, batch: &mut Batch<Spans>) -> Result<(), ExportError> {
         while !batch.is_empty() {
             if let Err(error) = self.send_packet(batch).await {
                 self.exporters = Exporters::default();

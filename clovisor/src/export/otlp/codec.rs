@@ -1,5 +1,6 @@
 //! gRPC messages of OTLP's one call: requests that are encoded already, and their answers.
 
+use hyper::body::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use prost::bytes::BufMut as _;
@@ -8,12 +9,12 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// Encodes what [`request`](super::request) made, and decodes its answer.
+/// Sends what [`Groups::message`](super::Groups::message) gave, and decodes its answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Encoded;
 
 impl Codec for Encoded {
-    type Encode = Vec<u8>;
+    type Encode = Vec<Bytes>;
     type Decode = ExportTraceServiceResponse;
     type Encoder = Self;
     type Decoder = Self;
@@ -28,11 +29,12 @@ impl Codec for Encoded {
 }
 
 impl Encoder for Encoded {
-    type Item = Vec<u8>;
+    type Item = Vec<Bytes>;
     type Error = Status;
 
-    fn encode(&mut self, request: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_slice(&request);
+    fn encode(&mut self, pieces: Vec<Bytes>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(pieces.iter().map(Bytes::len).sum());
+        pieces.iter().for_each(|piece| out.put_slice(piece));
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-//! Spans as OTLP's `ExportTraceServiceRequest` (opentelemetry-proto v1: `trace_service.proto`, `trace.proto`, `common.proto`),
-//! encoded: one `ResourceSpans` a resource. The numbers here are those of the fields there.
+//! Spans as OTLP has them (opentelemetry-proto v1: `trace.proto`, `common.proto`), encoded. The numbers here are those of the
+//! fields there.
 //!
-//! It is pure and total. It refuses nothing; what a span holds arrives unchanged.
+//! It is pure and total. It refuses nothing; what a span says arrives unchanged.
 
-use clovisor_trace::{Attributes, Event, Resource, Span, Status, Value};
+use clovisor_trace::{AttributeWriter, Describe, EventRef, Resource, ValueRef, write_all};
 
-use super::message::{self, Message};
+use super::message::Message;
 
 /// W3C trace flag `sampled`: Clovisor exports nothing that is not.
 const SAMPLED: u32 = 0x01;
@@ -14,107 +14,82 @@ const REMOTE_PARENT: u32 = 0x300;
 /// `STATUS_CODE_ERROR`.
 const ERROR: u64 = 2;
 /// What an ordinary span takes, about.
-const USUAL_SPAN: usize = 1024;
+pub(super) const USUAL_SPAN: usize = 1024;
 
-/// The request that carries the spans, grouped by resource in the order of each one's first span.
-#[must_use]
-pub fn request(spans: &[Span]) -> Vec<u8> {
-    let mut groups: Vec<(&Resource, Vec<&Span>)> = Vec::new();
-    for span in spans {
-        let resource = &*span.resource;
-        // A batch holds few resources, and the same one is mostly the same allocation.
-        let known = groups.iter_mut().find(|(known, _)| std::ptr::eq(*known, resource) || *known == resource);
-        match known {
-            Some((_, list)) => list.push(span),
-            None => groups.push((resource, vec![span])),
-        }
-    }
-    let mut out = Vec::with_capacity(spans.len() * USUAL_SPAN);
-    let mut request = Message::new(&mut out);
-    for (resource, spans) in groups {
-        request.message_of(1, spans.len() * USUAL_SPAN, |group| resource_spans(group, resource, &spans));
-    }
-    out
+/// `Resource`.
+pub(super) fn resource(out: &mut Message<'_>, resource: &Resource) {
+    write_all(&resource.attributes, &mut Attributes::<1>(out));
 }
 
-fn resource_spans(out: &mut Message<'_>, resource: &Resource, spans: &[&Span]) {
-    out.message(1, |out| attributes(out, 1, &resource.attributes));
-    out.message_of(2, spans.len() * USUAL_SPAN, |out| {
-        out.message(1, |scope| {
-            scope.text(1, "clovisor");
-            scope.text(2, env!("CARGO_PKG_VERSION"));
-        });
-        for one in spans {
-            out.message_of(2, USUAL_SPAN, |out| span(out, one));
-        }
-    });
+/// `InstrumentationScope`.
+pub(super) fn scope(out: &mut Message<'_>) {
+    out.text(1, "clovisor");
+    out.text(2, env!("CARGO_PKG_VERSION"));
 }
 
-fn span(out: &mut Message<'_>, span: &Span) {
-    out.bytes(1, &span.trace_id.0);
-    out.bytes(2, &span.span_id.0);
-    if !span.trace_state.is_empty() {
-        out.text(3, &span.trace_state);
+/// `Span`.
+pub(super) fn span(out: &mut Message<'_>, span: &impl Describe) {
+    let head = span.head();
+    out.bytes(1, &head.trace_id.0);
+    out.bytes(2, &head.span_id.0);
+    if !head.trace_state.is_empty() {
+        out.text(3, head.trace_state);
     }
-    if let Some(parent) = span.parent_span_id {
+    if let Some(parent) = head.parent_span_id {
         out.bytes(4, &parent.0);
     }
-    out.text(5, &span.name);
-    out.varint(6, span.kind as u64);
-    out.fixed64(7, span.start_ns);
-    out.fixed64(8, span.end_ns);
-    attributes(out, 9, &span.attributes);
-    for one in &span.events {
-        out.message(11, |out| event(out, one));
-    }
-    out.varint(12, span.events_dropped.into());
+    out.text(5, head.name);
+    out.varint(6, head.kind as u64);
+    out.fixed64(7, head.start_ns);
+    out.fixed64(8, head.end_ns);
+    span.attributes(&mut Attributes::<9>(out));
+    span.events(|one| out.message(11, |out| event(out, &one)));
+    out.varint(12, head.events_dropped.into());
     out.message(15, |out| {
-        if let Status::Error { message } = &span.status {
+        if let Some(message) = head.error {
             out.text(2, message);
             out.varint(3, ERROR);
         }
     });
-    out.fixed32(16, SAMPLED | if span.parent_span_id.is_some() { REMOTE_PARENT } else { 0 });
+    out.fixed32(16, SAMPLED | if head.parent_span_id.is_some() { REMOTE_PARENT } else { 0 });
 }
 
-fn event(out: &mut Message<'_>, event: &Event) {
+/// `Event`.
+fn event(out: &mut Message<'_>, event: &EventRef<'_>) {
     out.fixed64(1, event.time_ns);
     out.text(2, &event.name);
-    attributes(out, 3, &event.attributes);
+    write_all(event.attributes, &mut Attributes::<3>(out));
 }
 
-fn attributes(out: &mut Message<'_>, tag: u32, list: &Attributes) {
-    for (key, one) in list {
-        let len = value_len(one);
-        out.message_of_len(tag, message::delimited(key.len()) + message::delimited(len), |out| {
+/// `KeyValue`s of a message, in its field of this number.
+struct Attributes<'a, 'b, const TAG: u8>(&'a mut Message<'b>);
+
+impl<const TAG: u8> AttributeWriter for Attributes<'_, '_, TAG> {
+    #[inline(always)]
+    fn write(&mut self, key: &'static str, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Str(text) => self.0.text_pair(TAG, key, text),
+            ValueRef::Int(number) => self.0.number_pair(TAG, key, number.cast_unsigned()),
+            _ => self.write_named(key, value),
+        }
+    }
+
+    fn write_named(&mut self, key: &str, value: ValueRef<'_>) {
+        self.0.message(TAG.into(), |out| {
             out.text(1, key);
-            out.message_of_len(2, len, |out| value(out, one));
+            out.message(2, |out| any(out, value));
         });
     }
 }
 
-/// Bytes of an `AnyValue`. There are many and they are short: to know it before costs less than to make room for it after.
-fn value_len(value: &Value) -> usize {
-    match value {
-        Value::Str(text) => message::delimited(text.len()),
-        Value::Bool(_) => 2,
-        Value::Int(number) => 1 + message::digits(number.cast_unsigned()),
-        Value::Float(_) => 9,
-        Value::List(list) => {
-            let texts = list.iter().map(|text| message::delimited(message::delimited(text.len())));
-            message::delimited(texts.sum())
-        }
-    }
-}
-
 /// `AnyValue`.
-fn value(out: &mut Message<'_>, value: &Value) {
+fn any(out: &mut Message<'_>, value: ValueRef<'_>) {
     match value {
-        Value::Str(text) => out.text(1, text),
-        Value::Bool(truth) => out.varint(2, u64::from(*truth)),
-        Value::Int(number) => out.varint(3, number.cast_unsigned()),
-        Value::Float(number) => out.fixed64(4, number.to_bits()),
-        Value::List(list) => out.message(5, |out| {
+        ValueRef::Str(text) => out.text(1, text),
+        ValueRef::Bool(truth) => out.varint(2, u64::from(truth)),
+        ValueRef::Int(number) => out.varint(3, number.cast_unsigned()),
+        ValueRef::Float(number) => out.fixed64(4, number.to_bits()),
+        ValueRef::List(list) => out.message(5, |out| {
             for text in list {
                 out.message(1, |out| out.text(1, text));
             }
@@ -126,13 +101,13 @@ fn value(out: &mut Message<'_>, value: &Value) {
 mod tests {
     use std::sync::Arc;
 
-    use clovisor_trace::{Kind, SpanId, TraceId};
+    use clovisor_trace::{Event, Kind, Resource, Span, SpanId, Status, TraceId, Value};
     use opentelemetry_proto::tonic::{
         collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value as Any,
     };
     use prost::Message as _;
 
-    use super::*;
+    use super::super::{super::sink::Form as _, Groups};
 
     fn span(service: &str, id: u8) -> Span {
         Span {
@@ -153,6 +128,14 @@ mod tests {
         }
     }
 
+    fn request(spans: &[Span]) -> Vec<u8> {
+        let mut groups = Groups::default();
+        spans.iter().for_each(|span| groups.add(span));
+        let message = groups.message();
+        assert_eq!(groups.message(), message, "as often as it is tried");
+        message.concat()
+    }
+
     /// What a receiver reads; nothing is lost or added on its way through the library's own encoder.
     fn received(spans: &[Span]) -> ExportTraceServiceRequest {
         let bytes = request(spans);
@@ -163,7 +146,9 @@ mod tests {
 
     #[test]
     fn one_group_a_resource_in_order() {
-        let request = received(&[span("a", 1), span("b", 2), span("a", 3)]);
+        let (first, other) = (span("a", 1), span("b", 2));
+        let again = Span { span_id: SpanId([3; 8]), ..first.clone() };
+        let request = received(&[first, other, again]);
         let groups: Vec<Vec<u8>> = request
             .resource_spans
             .iter()
@@ -216,21 +201,28 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_an_upper_bound() {
-        let mut one = span("a service", 1);
-        one.parent_span_id = Some(SpanId([255; 8]));
-        one.attributes = (0..50)
-            .map(|n| (format!("attribute.{n}").into(), Value::List(vec!["x".repeat(n); n])))
-            .chain((0..50).map(|n| (format!("number.{n}").into(), Value::Int(i64::MIN))))
-            .collect();
-        one.events = (0..50)
-            .map(|n| Event {
-                time_ns: u64::MAX,
-                name: "x".repeat(n).into(),
-                attributes: one.attributes[..1].to_vec(),
-            })
-            .collect();
-        let bound = super::super::size::span(&one) + super::super::size::attributes(&one.resource.attributes);
-        assert!(request(&[one]).len() <= bound);
+    fn keys_and_texts_of_any_length_arrive() {
+        let lengths = [0, 1, 20, 60, 61, 62, 100, 120, 121, 122, 123, 127, 128, 129, 300, 20_000];
+        let mut one = span("a", 1);
+        // Names of our own are short, but the encoder must not count on it.
+        let key = |len: usize, what: &str| -> &'static str { format!("{what}{}", "k".repeat(len)).leak() };
+        for len in lengths {
+            for text in lengths {
+                one.attributes.push((key(len, &text.to_string()).into(), "v".repeat(text).into()));
+            }
+            for bit in 0..64 {
+                one.attributes.push((key(len, &format!("n{bit}.")).into(), Value::Int(1 << bit)));
+            }
+        }
+        let out = received(std::slice::from_ref(&one)).resource_spans.remove(0).scope_spans.remove(0);
+        assert_eq!(out.spans[0].attributes.len(), one.attributes.len());
+        for (sent, got) in one.attributes.iter().zip(&out.spans[0].attributes) {
+            assert_eq!(sent.0, got.key);
+            match (&sent.1, got.value.as_ref().unwrap().value.as_ref().unwrap()) {
+                (Value::Str(sent), Any::StringValue(got)) => assert_eq!(sent, got),
+                (Value::Int(sent), Any::IntValue(got)) => assert_eq!(sent, got),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

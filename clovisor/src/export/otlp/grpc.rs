@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::{Uri, uri::PathAndQuery};
+use hyper::body::Bytes;
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
@@ -28,7 +29,8 @@ use super::{
         text,
     },
     codec::Encoded,
-    next_message, request, settle,
+    groups::Groups,
+    settle,
 };
 
 /// The call, by service and method (`trace_service.proto`).
@@ -66,24 +68,26 @@ impl OtlpGrpc {
 }
 
 impl Sink for OtlpGrpc {
+    type Form = Groups;
+
     fn describe(&self) -> String {
         self.address.to_string()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        while !batch.is_empty() {
-            let count = next_message(batch);
-            let mut message = Request::new(request(&batch.spans()[..count]));
-            *message.metadata_mut() = self.metadata.clone();
-            let answer = self.call(message).await.map_err(|status| read_status(&status))?;
-            settle(batch, count, answer);
-        }
+    async fn export(&mut self, batch: &mut Batch<Groups>) -> Result<(), ExportError> {
+        let mut message = Request::new(batch.form_mut().message());
+        *message.metadata_mut() = self.metadata.clone();
+        let answer = self.call(message).await.map_err(|status| read_status(&status))?;
+        settle(batch, answer);
         Ok(())
     }
 }
 
 impl OtlpGrpc {
-    async fn call(&mut self, request: Request<Vec<u8>>) -> Result<ExportTraceServiceResponse, tonic::Status> {
+    async fn call(
+        &mut self,
+        request: Request<Vec<Bytes>>,
+    ) -> Result<ExportTraceServiceResponse, tonic::Status> {
         // Named by its kind, as a failure to connect is known by its source.
         self.client.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
         let answer = self.client.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await?;

@@ -14,7 +14,8 @@ use super::{
         http::{OTLP_LATER, Poster, connector},
         sink::{Batch, ExportError, Sink},
     },
-    next_message, request, settle,
+    groups::Groups,
+    settle,
 };
 
 /// A sink that posts to an OTLP receiver.
@@ -34,18 +35,17 @@ impl OtlpHttp {
 }
 
 impl Sink for OtlpHttp {
+    type Form = Groups;
+
     fn describe(&self) -> String {
         self.address.to_string()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        while !batch.is_empty() {
-            let count = next_message(batch);
-            let body = request(&batch.spans()[..count]);
-            let answer = self.poster.post("application/x-protobuf", body).await?;
-            // An answer that is no such message says nothing about rejections; the status said that it was taken.
-            settle(batch, count, ExportTraceServiceResponse::decode(answer).unwrap_or_default());
-        }
+    async fn export(&mut self, batch: &mut Batch<Groups>) -> Result<(), ExportError> {
+        let body = batch.form_mut().message().concat();
+        let answer = self.poster.post("application/x-protobuf", body).await?;
+        // An answer that is no such message says nothing about rejections; the status said that it was taken.
+        settle(batch, ExportTraceServiceResponse::decode(answer).unwrap_or_default());
         Ok(())
     }
 }

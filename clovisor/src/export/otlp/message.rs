@@ -9,6 +9,9 @@ const FIXED64: u32 = 1;
 const DELIMITED: u32 = 2;
 const FIXED32: u32 = 5;
 
+/// Key and text of an attribute that are both shorter make a message of less than 128 bytes, with all that is around them.
+const SHORT: usize = 61;
+
 /// A message under construction: what is appended are its fields.
 pub(super) struct Message<'a>(&'a mut Vec<u8>);
 
@@ -53,13 +56,55 @@ impl<'a> Message<'a> {
         self.message_of(tag, 0, write);
     }
 
-    /// A message within this one, of exactly `len` bytes.
-    #[inline]
-    pub(super) fn message_of_len(&mut self, tag: u32, len: usize, write: impl FnOnce(&mut Message<'_>)) {
-        self.head(tag, len);
-        let start = self.0.len();
-        write(self);
-        debug_assert_eq!(self.0.len() - start, len);
+    /// A `KeyValue` with a text (`common.proto`). Nearly all are so short that each length is one byte, and then it is known before.
+    #[inline(always)]
+    pub(super) fn text_pair(&mut self, tag: u8, key: &str, text: &str) {
+        let (key_len, len) = (key.len(), text.len());
+        if key_len < SHORT && len < SHORT {
+            let out = &mut *self.0;
+            out.reserve(8 + key_len + len);
+            out.extend_from_slice(&[
+                tag << 3 | DELIMITED as u8,
+                (key_len + len + 6) as u8,
+                1 << 3 | DELIMITED as u8,
+                key_len as u8,
+            ]);
+            out.extend_from_slice(key.as_bytes());
+            let value = [2 << 3 | DELIMITED as u8, (len + 2) as u8, 1 << 3 | DELIMITED as u8, len as u8];
+            out.extend_from_slice(&value);
+            out.extend_from_slice(text.as_bytes());
+        } else {
+            self.pair(tag, key, |out| out.text(1, text));
+        }
+    }
+
+    /// A `KeyValue` with a whole number, as above.
+    #[inline(always)]
+    pub(super) fn number_pair(&mut self, tag: u8, key: &str, number: u64) {
+        let (key_len, len) = (key.len(), digits(number));
+        if key_len < SHORT {
+            let out = &mut *self.0;
+            out.reserve(8 + key_len + 10);
+            out.extend_from_slice(&[
+                tag << 3 | DELIMITED as u8,
+                (key_len + len + 5) as u8,
+                1 << 3 | DELIMITED as u8,
+                key_len as u8,
+            ]);
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(&[2 << 3 | DELIMITED as u8, (len + 1) as u8, 3 << 3 | VARINT as u8]);
+            self.number(number);
+        } else {
+            self.pair(tag, key, |out| out.varint(3, number));
+        }
+    }
+
+    #[cold]
+    fn pair(&mut self, tag: u8, key: &str, value: impl FnOnce(&mut Message<'_>)) {
+        self.message(tag.into(), |out| {
+            out.text(1, key);
+            out.message(2, value);
+        });
     }
 
     /// A message within this one that has about `usual` bytes. Its length comes first and is known last: where the guess has as
@@ -83,7 +128,7 @@ impl<'a> Message<'a> {
 
     /// What is before a field that has so many bytes. Nearly all are short, and then it is two bytes.
     #[inline]
-    fn head(&mut self, tag: u32, len: usize) {
+    pub(super) fn head(&mut self, tag: u32, len: usize) {
         match (u8::try_from(tag << 3 | DELIMITED), u8::try_from(len)) {
             (Ok(key @ ..0x80), Ok(len @ ..0x80)) => self.0.extend_from_slice(&[key, len]),
             _ => {

@@ -6,25 +6,18 @@
 
 mod codec;
 mod encode;
+mod groups;
 mod grpc;
 mod http;
 mod message;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 
-pub use self::{encode::request, grpc::OtlpGrpc, http::OtlpHttp};
-use super::{sink::Batch, size, text};
+pub use self::{groups::Groups, grpc::OtlpGrpc, http::OtlpHttp};
+use super::{sink::Batch, text};
 
-/// Receivers refuse messages above 4 MiB by gRPC's default.
-const MAX_MESSAGE: usize = 3 << 20;
-
-/// How many spans from the front of the batch go into the next message.
-fn next_message(batch: &Batch) -> usize {
-    size::fitting(batch.spans(), MAX_MESSAGE)
-}
-
-/// The first `count` spans were taken, but for those that the answer says were rejected.
-fn settle(batch: &mut Batch, count: usize, answer: ExportTraceServiceResponse) {
+/// The spans were taken, but for those that the answer says were rejected.
+fn settle(batch: &mut Batch<Groups>, answer: ExportTraceServiceResponse) {
     let partial = answer.partial_success.unwrap_or_default();
     // A negative number is nonsense; a message without rejections is a warning only.
     let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
@@ -35,7 +28,6 @@ fn settle(batch: &mut Batch, count: usize, answer: ExportTraceServiceResponse) {
         );
     }
     batch.accept_but(
-        count,
         rejected,
         format!("rejected by the receiver: {}", text::shown(&partial.error_message, 200)),
     );

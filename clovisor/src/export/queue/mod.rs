@@ -1,31 +1,27 @@
 //! The bounded queue between the tracer and a sink, and the task that empties it.
 //!
 //! Pushing never waits, so a collector that is slow or dead costs spans, never packets. When the queue is full the
-//! newest span is dropped: those that wait are nearest to arriving, and dropping the oldest would take a lock on both
-//! ends. It refuses to lose silently: each span that is dropped is counted in [`Stats`] by cause, and said in the log
+//! newest span is dropped: those that wait are nearest to arriving, and are encoded already. It refuses to lose silently: each span that is dropped is counted in [`Stats`] by cause, and said in the log
 //! at ERROR, at most every ten seconds. An unreachable far end is said once when it is lost, once when it is back.
 
 pub(crate) mod backoff;
 mod stats;
+mod waiting;
 mod worker;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use clovisor_trace::Span;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::Instant,
-};
+use clovisor_trace::Describe;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 pub use self::stats::{Snapshot, Stats};
-use super::{sink::Sink, size};
+use self::waiting::{Offered, Waiting};
+use super::{
+    exporter::Counted,
+    json::Lines,
+    otlp::Groups,
+    sink::{Form, Sink, Spans},
+};
 
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +29,7 @@ pub struct QueueConfig {
     /// Spans that may wait, at least 1. The default, 8192, at 1000 sessions a second bridges the restart of a collector that
     /// takes 8 s.
     pub capacity: usize,
-    /// Bytes that they may hold, as [`size::held`] counts them. The default is 16 MiB: 8192 ordinary spans, of 1.8 KiB each.
+    /// Bytes that they may have, in the form in which they wait. The default is 16 MiB, so that 8192 of 2 KiB fit.
     pub bytes: usize,
     /// Spans of one batch, at least 1; the default, 512, is OpenTelemetry's.
     pub batch: usize,
@@ -79,63 +75,102 @@ impl QueueConfig {
     }
 }
 
-/// The end of the queue that the tracer holds.
+/// The end of a queue that the tracer holds, whatever form spans have in it.
 #[derive(Clone, Debug)]
-pub struct SpanQueue {
-    sender: mpsc::Sender<Span>,
-    stats: Arc<Stats>,
-    /// Bytes of the spans that wait, and how many may.
-    held: Arc<AtomicUsize>,
-    most: usize,
+pub enum SpanQueue {
+    /// As they are.
+    Spans(Entrance<Spans>),
+    /// As lines of JSON.
+    Lines(Entrance<Lines>),
+    /// As OTLP's messages.
+    Otlp(Entrance<Groups>),
+    /// As a number.
+    Counted(Entrance<Counted>),
 }
 
 impl SpanQueue {
     /// Queues a span without waiting. Whether it was; if not, it has been counted.
-    pub fn push(&self, span: Span) -> bool {
-        self.count_in();
-        let bytes = size::held(&span);
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let sent = if held.saturating_add(bytes) > self.most {
-            Err(mpsc::error::TrySendError::Full(span))
-        } else {
-            self.sender.try_send(span)
-        };
-        let Err(error) = sent else { return true };
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-        match error {
-            mpsc::error::TrySendError::Full(_) => {
-                self.stats.settle(1, |counts| &mut counts.dropped_queue_full);
-            }
-            mpsc::error::TrySendError::Closed(_) => {
-                self.stats.settle(1, |counts| &mut counts.dropped_given_up);
-            }
+    pub fn push(&self, span: &impl Describe) -> bool {
+        match self {
+            Self::Spans(queue) => queue.push(span),
+            Self::Lines(queue) => queue.push(span),
+            Self::Otlp(queue) => queue.push(span),
+            Self::Counted(queue) => queue.push(span),
         }
-        false
     }
 
-    /// Queues a span and waits for room, as counted in spans alone: for files, which can wait, where live packets cannot. Whether
-    /// it was; it is not only when the queue has ended.
-    pub async fn push_waiting(&self, span: Span) -> bool {
-        let Ok(room) = self.sender.reserve().await else {
-            self.count_in();
-            self.stats.settle(1, |counts| &mut counts.dropped_given_up);
-            return false;
-        };
-        self.count_in();
-        self.held.fetch_add(size::held(&span), Ordering::Relaxed);
-        room.send(span);
-        true
+    /// Queues a span and waits for room: for files, which can wait, where live packets cannot. Whether it was; it is not only
+    /// when the queue has ended.
+    pub async fn push_waiting(&self, span: &impl Describe) -> bool {
+        match self {
+            Self::Spans(queue) => queue.push_waiting(span).await,
+            Self::Lines(queue) => queue.push_waiting(span).await,
+            Self::Otlp(queue) => queue.push_waiting(span).await,
+            Self::Counted(queue) => queue.push_waiting(span).await,
+        }
     }
 
     /// The counters of the queue.
     #[must_use]
     pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
+        match self {
+            Self::Spans(queue) => &queue.stats,
+            Self::Lines(queue) => &queue.stats,
+            Self::Otlp(queue) => &queue.stats,
+            Self::Counted(queue) => &queue.stats,
+        }
+    }
+}
+
+/// The way into a queue. When the last one is gone, the queue ends.
+#[derive(Debug)]
+pub struct Entrance<F: Form> {
+    waiting: Arc<Open<F>>,
+    stats: Arc<Stats>,
+}
+
+impl<F: Form> Clone for Entrance<F> {
+    fn clone(&self) -> Self {
+        Self { waiting: Arc::clone(&self.waiting), stats: Arc::clone(&self.stats) }
+    }
+}
+
+/// Closes the queue when it is dropped.
+#[derive(Debug)]
+struct Open<F: Form>(Arc<Waiting<F>>);
+
+impl<F: Form> Drop for Open<F> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<F: Form> Entrance<F> {
+    fn push(&self, span: &impl Describe) -> bool {
+        match self.waiting.0.offer(span, &self.stats) {
+            Offered::Taken => return true,
+            Offered::Full => self.stats.refuse(|counts| &mut counts.dropped_queue_full),
+            Offered::Closed => self.stats.refuse(|counts| &mut counts.dropped_given_up),
+        }
+        false
     }
 
-    /// Before the span is handed over: the task at the other end may settle it at once.
-    fn count_in(&self) {
-        self.stats.push();
+    async fn push_waiting(&self, span: &impl Describe) -> bool {
+        let Waiting { room, .. } = &*self.waiting.0;
+        let mut may_have_room = pin!(room.notified());
+        loop {
+            // Before looking, so that no room that is made after it goes unnoticed.
+            may_have_room.as_mut().enable();
+            match self.waiting.0.offer(span, &self.stats) {
+                Offered::Taken => return true,
+                Offered::Full => may_have_room.as_mut().await,
+                Offered::Closed => {
+                    self.stats.refuse(|counts| &mut counts.dropped_given_up);
+                    return false;
+                }
+            }
+            may_have_room.set(room.notified());
+        }
     }
 }
 
@@ -177,15 +212,40 @@ impl Worker {
 }
 
 /// Starts the task that sends what is pushed to `sink`. Must be called inside a Tokio runtime.
-#[must_use]
-pub fn start<S: Sink>(sink: S, config: QueueConfig) -> (SpanQueue, Worker) {
-    let (sender, receiver) = mpsc::channel(config.capacity.max(1));
+pub(super) fn start<S: Sink>(sink: S, config: QueueConfig) -> (SpanQueue, Worker)
+where
+    Entrance<S::Form>: Into<SpanQueue>,
+{
+    let waiting = Arc::new(Waiting::new(&config));
     let (stop, stopping) = watch::channel(None);
     let stats = Arc::new(Stats::default());
-    let held = Arc::<AtomicUsize>::default();
-    let waiting = worker::Waiting { receiver, held: Arc::clone(&held) };
-    let task = tokio::spawn(worker::run(sink, config, waiting, stopping, Arc::clone(&stats)));
-    (SpanQueue { sender, stats: Arc::clone(&stats), held, most: config.bytes }, Worker { task, stop, stats })
+    let task = tokio::spawn(worker::run(sink, config, Arc::clone(&waiting), stopping, Arc::clone(&stats)));
+    let entrance = Entrance { waiting: Arc::new(Open(waiting)), stats: Arc::clone(&stats) };
+    (entrance.into(), Worker { task, stop, stats })
+}
+
+impl From<Entrance<Spans>> for SpanQueue {
+    fn from(entrance: Entrance<Spans>) -> Self {
+        Self::Spans(entrance)
+    }
+}
+
+impl From<Entrance<Lines>> for SpanQueue {
+    fn from(entrance: Entrance<Lines>) -> Self {
+        Self::Lines(entrance)
+    }
+}
+
+impl From<Entrance<Groups>> for SpanQueue {
+    fn from(entrance: Entrance<Groups>) -> Self {
+        Self::Otlp(entrance)
+    }
+}
+
+impl From<Entrance<Counted>> for SpanQueue {
+    fn from(entrance: Entrance<Counted>) -> Self {
+        Self::Counted(entrance)
+    }
 }
 
 #[cfg(test)]

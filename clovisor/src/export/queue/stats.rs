@@ -77,6 +77,13 @@ impl Stats {
         counts.queued += 1;
     }
 
+    /// A span comes and finds no place.
+    pub(super) fn refuse(&self, fate: impl FnOnce(&mut Snapshot) -> &mut u64) {
+        let mut counts = self.lock();
+        counts.pushed += 1;
+        *fate(&mut counts) += 1;
+    }
+
     /// Moves spans out of the queue, into one of the counters of what became of them.
     pub(super) fn settle(&self, count: u64, fate: impl FnOnce(&mut Snapshot) -> &mut u64) {
         let mut counts = self.lock();

@@ -2,11 +2,14 @@
 
 use std::{collections::VecDeque, future::pending, sync::Mutex};
 
-use clovisor_trace::{Kind, Resource, SpanId, Status, TraceId};
+use clovisor_trace::{Kind, Resource, Span, SpanId, Status, TraceId};
 use tokio::time::sleep;
 
 use super::{
-    super::sink::{Batch, ExportError},
+    super::{
+        sink::{Batch, ExportError},
+        size,
+    },
     *,
 };
 
@@ -54,21 +57,24 @@ struct Fake {
 }
 
 impl Sink for Fake {
+    type Form = Spans;
+
     fn describe(&self) -> String {
         "a fake".to_owned()
     }
 
-    async fn export(&mut self, batch: &mut Batch) -> Result<(), ExportError> {
-        self.log.lock().unwrap().push((self.born.elapsed(), batch.spans().len()));
+    async fn export(&mut self, batch: &mut Batch<Spans>) -> Result<(), ExportError> {
+        self.log.lock().unwrap().push((self.born.elapsed(), batch.left()));
         let later = |after| Err(ExportError::Retry { reason: "later".to_owned(), after });
         match self.script.pop_front().unwrap_or(self.after.clone()) {
             Act::Take => Ok(()),
             Act::TakeSome(count) => {
-                batch.accept_first(count);
+                let mut first = count;
+                batch.accept_where(|_| first.checked_sub(1).map(|left| first = left).is_some());
                 later(None)
             }
             Act::RefuseSome(count) => {
-                batch.accept_but(batch.spans().len(), count, "bad".to_owned());
+                batch.accept_but(count, "bad".to_owned());
                 Ok(())
             }
             Act::Later(after) => later(after),
@@ -89,7 +95,7 @@ fn begin(script: &[Act], after: Act, config: QueueConfig) -> (SpanQueue, Worker,
 
 fn push(queue: &SpanQueue, count: u64) {
     for id in 0..count {
-        queue.push(span(id));
+        queue.push(&span(id));
     }
 }
 
@@ -199,7 +205,7 @@ async fn a_closed_or_broken_sink_ends_the_queue_with_every_span_counted() {
         let (queue, mut worker, _) = begin(&[Act::Take, act], Act::Take, QueueConfig::default());
         push(&queue, 1500);
         worker.ended().await;
-        assert!(!queue.push(span(1)) && !queue.push_waiting(span(2)).await);
+        assert!(!queue.push(&span(1)) && !queue.push_waiting(&span(2)).await);
         let end = checked(worker.shutdown(SECOND).await);
         assert_eq!((end.exported, end.dropped_given_up), (512, 990));
     }
@@ -232,11 +238,11 @@ async fn large_spans_fill_the_queue_before_many_do() {
     let config = QueueConfig { bytes: 4 * size::held(&large(0)), ..QueueConfig::default() };
     let (queue, worker, _) = begin(&[], Act::Take, config);
     // The worker does not run before this task waits.
-    let taken = (0..10).filter(|id| queue.push(large(*id))).count();
+    let taken = (0..10).filter(|id| queue.push(&large(*id))).count();
     assert_eq!(taken, 4);
-    assert!(!queue.push(large(10)), "it is full");
+    assert!(!queue.push(&large(10)), "it is full");
     sleep(SECOND).await;
-    assert!(queue.push(large(11)), "what was taken out makes room");
+    assert!(queue.push(&large(11)), "what was taken out makes room");
     let end = checked(worker.shutdown(SECOND).await);
     assert_eq!((end.pushed, end.exported, end.dropped_queue_full), (12, 5, 7));
 }
@@ -246,7 +252,7 @@ async fn a_file_waits_for_room_and_loses_nothing() {
     let config = QueueConfig { capacity: 3, batch: 2, ..QueueConfig::default() };
     let (queue, mut worker, _) = begin(&[Act::Later(None), Act::Hang], Act::Take, config);
     for id in 0..100 {
-        assert!(queue.push_waiting(span(id)).await);
+        assert!(queue.push_waiting(&span(id)).await);
     }
     drop(queue);
     worker.ended().await;

@@ -4,70 +4,41 @@
 //! counts whatever is left, be the cause a deadline, a panic of the sink, or the end of the runtime.
 
 use std::{
-    mem::take,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    mem::{replace, take},
+    sync::Arc,
     time::Duration,
 };
 
-use clovisor_trace::Span;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::{debug, error, warn};
 
 use super::{
-    super::{
-        sink::{Batch, ExportError, Sink},
-        size,
-    },
+    super::sink::{Batch, ExportError, Form as _, Sink},
     QueueConfig, Stats,
     backoff::Backoff,
     stats::Snapshot,
+    waiting::{Look, Waiting},
 };
 
 /// Losses come in thousands; a log line for each would bury the rest.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How long spans gather before they are looked at again: the queue of 8192 is full after that at 800,000 a second.
-const GATHER: Duration = Duration::from_millis(10);
-/// How often to look again for a span whose sender is between taking its place and filling it.
-const LAST_LOOKS: usize = 1000;
-
 type Stop = watch::Receiver<Option<Instant>>;
-
-/// The spans that wait, and how many bytes they hold.
-pub(super) struct Waiting {
-    pub(super) receiver: mpsc::Receiver<Span>,
-    pub(super) held: Arc<AtomicUsize>,
-}
 
 /// Runs until the queue has ended, or the deadline of the shutdown has passed.
 pub(super) async fn run<S: Sink>(
     sink: S,
     config: QueueConfig,
-    waiting: Waiting,
+    waiting: Arc<Waiting<S::Form>>,
     stop: Stop,
     stats: Arc<Stats>,
 ) {
-    let Waiting { receiver, held } = waiting;
     let mut watched = stop.clone();
     let losses = Losses { sink: sink.describe(), ..Losses::default() };
-    let batch = Batch::default();
-    let mut task = Task {
-        sink,
-        config,
-        receiver,
-        held,
-        stop,
-        stats,
-        pending: Vec::new(),
-        batch,
-        losses,
-        unreachable: false,
-    };
+    let batch = Batch::new(S::Form::default());
+    let mut task = Task { sink, config, waiting, stop, stats, batch, losses, unreachable: false };
     let deadline = async move { sleep_until(stopped(&mut watched).await).await };
     tokio::select! {
         () = task.pump() => {}
@@ -86,13 +57,10 @@ async fn stopped(stop: &mut Stop) -> Instant {
 struct Task<S: Sink> {
     sink: S,
     config: QueueConfig,
-    receiver: mpsc::Receiver<Span>,
-    held: Arc<AtomicUsize>,
+    waiting: Arc<Waiting<S::Form>>,
     stop: Stop,
     stats: Arc<Stats>,
-    /// Received, and waiting for more to fill the batch.
-    pending: Vec<Span>,
-    batch: Batch,
+    batch: Batch<S::Form>,
     losses: Losses,
     /// Whether the far end was said to be so.
     unreachable: bool,
@@ -110,37 +78,25 @@ impl<S: Sink> Task<S> {
 
     /// Waits for a batch; false when there will be none.
     async fn collect(&mut self) -> bool {
-        let most = self.config.batch.max(1);
-        let mut until = None;
-        while self.pending.len() < most {
-            let room = most - self.pending.len();
+        let mut until: Option<Instant> = None;
+        loop {
+            match self.waiting.look(until.is_some_and(|until| until <= Instant::now())) {
+                Look::Batch(form) => {
+                    self.batch = Batch::new(form);
+                    return true;
+                }
+                Look::Ended => return false,
+                Look::Growing => _ = until.get_or_insert_with(|| Instant::now() + self.config.linger),
+                Look::Nothing => {}
+            }
+            let is_open = !self.waiting.is_closed();
             tokio::select! {
                 biased;
-                // What is queued can still be received; pushing has ended.
-                _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
-                count = self.receiver.recv_many(&mut self.pending, room) => {
-                    if count == 0 {
-                        break;
-                    }
-                    let came = self.pending.iter().rev().take(count).map(size::held).sum();
-                    self.held.fetch_sub(came, Ordering::Relaxed);
-                    let until = *until.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if count < room && !self.receiver.is_closed() {
-                        self.pause(until).await;
-                    }
-                }
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
+                // What is queued can still be taken out; pushing has ended.
+                _ = stopped(&mut self.stop), if is_open => self.waiting.close(),
+                () = self.waiting.filled.notified() => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             }
-        }
-        self.batch.refill(&mut self.pending);
-        !self.batch.is_empty()
-    }
-
-    /// Lets some spans gather. Whoever waits for each is woken by each, and that costs more than the span.
-    async fn pause(&mut self, until: Instant) {
-        tokio::select! {
-            () = sleep_until(until.min(Instant::now() + GATHER)) => {}
-            _ = stopped(&mut self.stop) => self.receiver.close(),
         }
     }
 
@@ -151,14 +107,13 @@ impl<S: Sink> Task<S> {
         loop {
             match self.attempt(give_up).await {
                 Ok(()) => {
-                    let rest = self.batch.spans().len();
-                    self.batch.accept_first(rest);
+                    self.batch.accept_but(0, String::new());
                     self.tally();
                     self.reached();
                     return true;
                 }
                 Err(ExportError::Refused { reason }) => {
-                    self.batch.refuse_where(reason, |_| true);
+                    self.batch.refuse(reason);
                     self.tally();
                     self.reached();
                     return true;
@@ -188,17 +143,18 @@ impl<S: Sink> Task<S> {
     /// Waits before the next try; false when it is too late for one, and the batch was given up.
     async fn wait(&mut self, give_up: Instant, wait: Duration) -> bool {
         let until = give_up.min(Instant::now() + wait);
+        let is_open = !self.waiting.is_closed();
         tokio::select! {
             () = sleep_until(until) => {}
             // With little time left, this is the time to try.
-            _ = stopped(&mut self.stop), if !self.receiver.is_closed() => self.receiver.close(),
+            _ = stopped(&mut self.stop), if is_open => self.waiting.close(),
         }
         let again = Instant::now() < give_up;
         if again {
             self.stats.retry();
         } else {
-            self.stats
-                .settle(take(&mut self.batch).spans().len() as u64, |counts| &mut counts.dropped_given_up);
+            let left = replace(&mut self.batch, Batch::new(S::Form::default())).left();
+            self.stats.settle(left as u64, |counts| &mut counts.dropped_given_up);
         }
         self.losses.say(&self.stats, false);
         again
@@ -233,18 +189,10 @@ impl<S: Sink> Task<S> {
 impl<S: Sink> Drop for Task<S> {
     fn drop(&mut self) {
         self.tally();
-        self.receiver.close();
-        let mut left = self.batch.spans().len() + self.pending.len();
-        let mut looks = 0;
-        loop {
-            match self.receiver.try_recv() {
-                Ok(_) => left += 1,
-                Err(mpsc::error::TryRecvError::Empty) if looks < LAST_LOOKS => {
-                    looks += 1;
-                    std::thread::yield_now();
-                }
-                Err(_) => break,
-            }
+        self.waiting.close();
+        let mut left = self.batch.left();
+        while let Look::Batch(form) = self.waiting.look(true) {
+            left += form.spans();
         }
         self.stats.settle(left as u64, |counts| &mut counts.dropped_given_up);
         self.losses.say(&self.stats, true);

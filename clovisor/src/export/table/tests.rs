@@ -2,7 +2,7 @@
 
 use clovisor_trace::{Attributes, Resource, SpanId, TraceId};
 
-use super::*;
+use super::{super::sink::Form as _, *};
 
 const PLAIN: Style = Style { colour: false, width: 110 };
 
@@ -165,7 +165,8 @@ async fn the_header_is_written_once() {
     let shared = Shared::default();
     let mut table = Table::new(Box::new(shared.clone()), || PLAIN);
     for _ in 0..2 {
-        let mut batch = Batch::new(vec![span(Kind::Server, ends()), span(Kind::Client, ends())]);
+        let mut batch = Batch::new(Spans::default());
+        [Kind::Server, Kind::Client].into_iter().for_each(|kind| batch.form_mut().add(&span(kind, ends())));
         table.export(&mut batch).await.unwrap();
     }
     let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
