@@ -60,6 +60,8 @@ impl Lines {
         &self.out
     }
 
+    // In line, so that what is known of a text when compiling is copied without a call.
+    #[inline(always)]
     fn raw(&mut self, text: &str) -> &mut Self {
         self.out.extend_from_slice(text.as_bytes());
         self
@@ -78,35 +80,50 @@ impl Lines {
     }
 
     /// A text as a JSON string, quotes included.
+    #[inline]
     fn text(&mut self, text: &str) -> &mut Self {
+        self.out.reserve(text.len() + 2);
         self.raw("\"").inside(text).raw("\"")
     }
 
     /// What is between the quotes.
+    #[inline]
     fn inside(&mut self, text: &str) -> &mut Self {
         // Nearly all text goes out as it is, in one piece.
         if is_plain(text) {
             self.raw(text);
         } else {
-            text.chars().for_each(|c| self.escaped(c));
+            self.escape(text);
         }
         self
     }
 
-    fn escaped(&mut self, c: char) {
-        match c {
-            '"' => _ = self.raw("\\\""),
-            '\\' => _ = self.raw("\\\\"),
-            // All of them lie in the first plane, where one escape is one character.
-            c if text::is_hostile(c) => _ = self.raw(&format!("\\u{:04x}", u32::from(c))),
-            c => _ = self.raw(c.encode_utf8(&mut [0; 4])),
+    #[cold]
+    fn escape(&mut self, text: &str) {
+        for c in text.chars() {
+            match c {
+                '"' => _ = self.raw("\\\""),
+                '\\' => _ = self.raw("\\\\"),
+                // All of them lie in the first plane, where one escape is one character.
+                c if text::is_hostile(c) => _ = self.raw(&format!("\\u{:04x}", u32::from(c))),
+                c => _ = self.raw(c.encode_utf8(&mut [0; 4])),
+            }
         }
     }
 
+    #[inline(always)]
     fn value(&mut self, value: ValueRef<'_>) {
         match value {
             ValueRef::Str(text) => _ = self.text(text),
             ValueRef::Int(number) => _ = self.number(number),
+            rare => self.rare(rare),
+        }
+    }
+
+    #[cold]
+    fn rare(&mut self, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Str(_) | ValueRef::Int(_) => self.value(value),
             // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
             ValueRef::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
             ValueRef::Float(number) => _ = self.raw(&format!("{number:?}")),
@@ -122,9 +139,9 @@ impl Lines {
 
     /// An object of the attributes that `tell` tells.
     fn object(&mut self, tell: impl FnOnce(&mut Object<'_>)) -> &mut Self {
-        let mut object = Object { lines: self, before: "{\"" };
+        let mut object = Object { lines: self, before: *b"{\"" };
         tell(&mut object);
-        let end = if object.before == "{\"" { "{}" } else { "}" };
+        let end = if object.before == *b"{\"" { "{}" } else { "}" };
         self.raw(end)
     }
 
@@ -195,20 +212,22 @@ impl Lines {
 struct Object<'a> {
     lines: &'a mut Lines,
     /// What comes before the next name.
-    before: &'static str,
+    before: [u8; 2],
 }
 
 impl AttributeWriter for Object<'_> {
     #[inline(always)]
     fn write(&mut self, key: &'static str, value: ValueRef<'_>) {
         debug_assert!(is_plain(key), "{key}");
-        self.lines.raw(self.before).raw(key).raw("\":").value(value);
-        self.before = ",\"";
+        self.lines.out.extend_from_slice(&self.before);
+        self.lines.raw(key).raw("\":").value(value);
+        self.before = *b",\"";
     }
 
     fn write_named(&mut self, key: &str, value: ValueRef<'_>) {
-        self.lines.raw(self.before).inside(key).raw("\":").value(value);
-        self.before = ",\"";
+        self.lines.out.extend_from_slice(&self.before);
+        self.lines.inside(key).raw("\":").value(value);
+        self.before = *b",\"";
     }
 }
 
@@ -224,28 +243,43 @@ const HEX: [[u8; 2]; 256] = {
     hex
 };
 
-/// Whether JSON shows a text as it is: printable characters of ASCII, but for two.
+/// Whether JSON shows a text as it is: printable characters of ASCII, but for two. Eight bytes are looked at together; the last
+/// eight may have been looked at already.
 fn is_plain(text: &str) -> bool {
-    let (chunks, rest) = text.as_bytes().as_chunks::<16>();
-    // Without an end within a chunk, so that the compiler looks at all its bytes at once.
-    let all = |chunk: &[u8; 16]| chunk.iter().fold(true, |plain, byte| plain & is_plain_byte(*byte));
-    chunks.iter().all(all) && rest.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)])
-}
-
-const fn is_plain_byte(byte: u8) -> bool {
-    (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
-}
-
-/// Whether a byte is plain, for those that come one by one.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < plain.len() {
-        plain[byte] = is_plain_byte(byte as u8);
-        byte += 1;
+    let bytes = text.as_bytes();
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let all = chunks.iter().all(|chunk| are_plain(*chunk));
+    match bytes.last_chunk::<8>() {
+        Some(last) => all && (rest.is_empty() || are_plain(*last)),
+        None => are_plain(filled(rest)),
     }
-    plain
-};
+}
+
+/// Less than eight bytes as eight: plain ones fill it up.
+fn filled(rest: &[u8]) -> [u8; 8] {
+    let mut all = [b' '; 8];
+    for (to, from) in all.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    all
+}
+
+/// The same of eight bytes at once, as of a number: a byte that is zero is one whose highest bit is borrowed (Warren, "Hacker's
+/// Delight", section 6-1). Borrows run upwards, past a zero alone, so whether there is one is exact.
+const fn are_plain(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHEST: u64 = ONES << 7;
+    const fn has_zero(bytes: u64) -> bool {
+        bytes.wrapping_sub(ONES) & !bytes & HIGHEST != 0
+    }
+    let bytes = u64::from_le_bytes(bytes);
+    // Below a space, no bit is left but the lowest five; DEL is the last of ASCII.
+    let is_strange = bytes & HIGHEST != 0 || has_zero(bytes & (ONES * 0xe0));
+    !(is_strange
+        || has_zero(bytes ^ (ONES * 0x7f))
+        || has_zero(bytes ^ (ONES * b'"' as u64))
+        || has_zero(bytes ^ (ONES * b'\\' as u64)))
+}
 
 /// Standard output, or whatever a test reads, shared with the thread that writes.
 pub(super) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
@@ -399,6 +433,21 @@ mod tests {
         let json: Json = serde_json::from_str(&line).unwrap();
         assert_eq!(json["name"], hostile);
         assert_eq!(json["attributes"][&hostile], hostile);
+    }
+
+    #[test]
+    fn every_byte_is_looked_at_wherever_it_is() {
+        for len in 0..40 {
+            for at in 0..len {
+                for byte in 0..0x80 {
+                    let mut text = vec![b'x'; len];
+                    text[at] = byte;
+                    let plain = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(str::from_utf8(&text).unwrap()), plain, "{byte} at {at} of {len}");
+                }
+            }
+        }
+        assert!(!is_plain("grün") && !is_plain("ein langer Text mit ß darin") && is_plain(""));
     }
 
     #[tokio::test]

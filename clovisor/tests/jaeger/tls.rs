@@ -39,8 +39,8 @@ async fn tls_with_an_authority_that_is_trusted_and_with_one_that_is_not() {
         // An authority that did not sign it: nothing is sent, and the reason is told.
         let doubting = Environment { certificate: Some(other.join("ca.pem")), ..Environment::default() };
         let exporter = Exporter::new(&address, &doubting).unwrap();
-        let (queue, worker) = start(exporter, QueueConfig::default());
-        assert!(queue.push(known(trace).remove(0)));
+        let (queue, worker) = exporter.start(QueueConfig::default());
+        assert!(queue.push(&known(trace).remove(0)));
         let end = worker.shutdown(Duration::from_secs(1)).await;
         assert_eq!((end.exported, end.dropped_given_up), (0, 1), "{address}");
     }
