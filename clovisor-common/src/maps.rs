@@ -13,6 +13,8 @@ pub mod name {
     pub const PORTS: &str = "dports2proto";
     /// Hash: [`EgressKey`](super::EgressKey) to [`protocol`](super::protocol); the agent writes, the kernel reads.
     pub const EGRESS: &str = "egress_lookup_table";
+    /// Array of one u32: whether there is any egress target; the agent writes, the kernel reads.
+    pub const HAS_EGRESS: &str = "has_egress";
     /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel makes entries and writes
     /// times, the agent writes windows.
     pub const SESSIONS: &str = "sessions";

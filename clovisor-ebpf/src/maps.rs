@@ -4,7 +4,7 @@
 //! are created (or as they fill, with BPF_F_NO_PREALLOC); the sizes below are chosen for one node.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
 use clovisor_common::{
     ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
@@ -34,6 +34,10 @@ pub(crate) static PORTS: HashMap<PortKey, u8> = HashMap::with_max_entries(MAX_PO
 /// Outbound targets of pods; user space writes.
 #[map(name = "egress_lookup_table")]
 pub(crate) static EGRESS: HashMap<EgressKey, u8> = HashMap::with_max_entries(MAX_EGRESS, NO_PREALLOC);
+
+/// Whether [`EGRESS`] has any: two look-ups less for each packet that no listening port picks; user space writes.
+#[map(name = "has_egress")]
+pub(crate) static HAS_EGRESS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Connections seen lately.
 #[map(name = "sessions")]

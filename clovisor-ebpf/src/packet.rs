@@ -23,6 +23,10 @@ const ETHERTYPE_8021AD: u16 = 0x88a8;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const TCP_LEN: usize = 20;
+/// Version 4 and a header of five words: IPv4 without options.
+const PLAIN_IPV4: u8 = 0x45;
+/// All headers of a packet without tags and options, as nearly all are: they are read at once, since each read is a call.
+const PLAIN_LEN: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
 /// The flag that begins a connection, in the 14th byte of the header (RFC 9293 section 3.1).
 const SYN: u8 = 0x02;
 
@@ -87,6 +91,14 @@ pub(crate) struct Headers {
 /// Finds the headers.
 #[inline(always)]
 pub(crate) fn parse(ctx: &TcContext, headers: &mut Headers) -> Result<(), Verdict> {
+    if let Ok(plain) = ctx.load::<Plain>(0)
+        && u16::from_be_bytes(plain.ethertype) == ETHERTYPE_IPV4
+        && plain.ip[0] == PLAIN_IPV4
+    {
+        headers.link_len = ETHERNET_LEN as u8;
+        let Some(end) = ipv4(ctx, ETHERNET_LEN, &plain.ip, headers)? else { return Ok(()) };
+        return tcp(ETHERNET_LEN + IPV4_LEN, end, &plain.tcp, headers);
+    }
     let mut ethertype = u16::from_be_bytes(load(ctx, ETHERTYPE_AT)?);
     let mut at = ETHERNET_LEN;
     if ethertype == ETHERTYPE_8021Q || ethertype == ETHERTYPE_8021AD {
@@ -95,19 +107,40 @@ pub(crate) fn parse(ctx: &TcContext, headers: &mut Headers) -> Result<(), Verdic
     }
     headers.link_len = at as u8;
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(ctx, at, headers),
+        ETHERTYPE_IPV4 => {
+            let ip: [u8; IPV4_LEN] = load(ctx, at)?;
+            let header_len = usize::from(ip[0] & 0x0f) * 4;
+            if ip[0] >> 4 != 4 || header_len < IPV4_LEN {
+                return Err(Verdict::Malformed);
+            }
+            let Some(end) = ipv4(ctx, at, &ip, headers)? else { return Ok(()) };
+            tcp(at + header_len, end, &load(ctx, at + header_len)?, headers)
+        }
         ETHERTYPE_IPV6 => ipv6(ctx, at, headers),
         _ => Err(Verdict::NotIp),
     }
 }
 
+/// The headers of a packet without tags and options.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Plain {
+    addresses: [u8; ETHERTYPE_AT],
+    ethertype: [u8; 2],
+    ip: [u8; IPV4_LEN],
+    tcp: [u8; TCP_LEN],
+}
+
+const _: () = assert!(size_of::<Plain>() == PLAIN_LEN);
+
+/// An IPv4 header, which is at `at`. Where the datagram ends; `None` in a later fragment, which has no ports.
 #[inline(always)]
-fn ipv4(ctx: &TcContext, at: usize, headers: &mut Headers) -> Result<(), Verdict> {
-    let ip: [u8; IPV4_LEN] = load(ctx, at)?;
-    let header_len = usize::from(ip[0] & 0x0f) * 4;
-    if ip[0] >> 4 != 4 || header_len < IPV4_LEN {
-        return Err(Verdict::Malformed);
-    }
+fn ipv4(
+    ctx: &TcContext,
+    at: usize,
+    ip: &[u8; IPV4_LEN],
+    headers: &mut Headers,
+) -> Result<Option<usize>, Verdict> {
     if ip[9] != TCP {
         return Err(Verdict::NotTcp);
     }
@@ -117,15 +150,14 @@ fn ipv4(ctx: &TcContext, at: usize, headers: &mut Headers) -> Result<(), Verdict
     let fragment = u16::from_be_bytes([ip[6], ip[7]]);
     if fragment & IPV4_OFFSET != 0 {
         headers.part = Part::Later;
-        return Ok(());
+        return Ok(None);
     }
     if fragment & IPV4_MORE != 0 {
         headers.part = Part::First;
     }
     // Big TCP over IPv4 (kernel 6.3) writes 0 into the 16-bit length of packets beyond 64 KB.
     let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    let end = if total == 0 { ctx.len() as usize } else { at + total };
-    tcp(ctx, at + header_len, end, headers)
+    Ok(Some(if total == 0 { ctx.len() as usize } else { at + total }))
 }
 
 #[inline(always)]
@@ -143,7 +175,7 @@ fn ipv6(ctx: &TcContext, at: usize, headers: &mut Headers) -> Result<(), Verdict
     let mut at = at + IPV6_LEN;
     for _ in 0..MAX_EXTENSIONS {
         let units = match next {
-            TCP => return tcp(ctx, at, end, headers),
+            TCP => return tcp(at, end, &load(ctx, at)?, headers),
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<2>(ctx, at)?,
             _ => return Err(Verdict::NotTcp),
         };
@@ -192,8 +224,7 @@ fn later(next: u8) -> Result<(), Verdict> {
 }
 
 #[inline(always)]
-fn tcp(ctx: &TcContext, at: usize, end: usize, headers: &mut Headers) -> Result<(), Verdict> {
-    let tcp: [u8; TCP_LEN] = load(ctx, at)?;
+fn tcp(at: usize, end: usize, tcp: &[u8; TCP_LEN], headers: &mut Headers) -> Result<(), Verdict> {
     let header_len = usize::from(tcp[12] >> 4) * 4;
     if header_len < TCP_LEN || at + header_len > end {
         return Err(Verdict::Malformed);

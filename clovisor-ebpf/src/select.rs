@@ -8,7 +8,7 @@ use clovisor_common::{
     direction, side,
 };
 
-use crate::maps::{EGRESS, FRAGMENTS, PORTS, SESSIONS};
+use crate::maps::{EGRESS, FRAGMENTS, HAS_EGRESS, PORTS, SESSIONS};
 use crate::packet::{Headers, Part};
 
 /// BPF_ANY: create or replace.
@@ -59,6 +59,9 @@ fn by_ports(headers: &Headers, interface: u32, direction: u8) -> Option<Choice> 
     // SAFETY: here and below the value is one byte, copied at once.
     if let Some(protocol) = unsafe { PORTS.get(PortKey { interface, port: own_port, pad: 0 }) } {
         return Some(Choice { side: side::SERVER, protocol: *protocol });
+    }
+    if HAS_EGRESS.get(0).is_none_or(|has| *has == 0) {
+        return None;
     }
     let mut key = EgressKey { interface, port, pad: 0, address };
     // SAFETY: as above.

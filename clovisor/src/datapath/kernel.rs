@@ -185,6 +185,10 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn set_rules(&mut self, interface: u32, rules: &Rules) -> Result<(), KernelError> {
+        if !rules.egress.is_empty() {
+            // Before there are any.
+            self.has_egress(true)?;
+        }
         let mut held = self.rules.remove(&interface).unwrap_or_default();
         let ports = self.sync(name::PORTS, &mut held.ports, &rules.ports, |&port| port_key(interface, port));
         let egress = self.sync(name::EGRESS, &mut held.egress, &rules.egress, |&(ip, port)| {
@@ -193,7 +197,17 @@ impl Kernel {
         if held != Rules::default() {
             self.rules.insert(interface, held);
         }
-        ports.and(egress)
+        let has = self.rules.values().any(|rules| !rules.egress.is_empty());
+        ports.and(egress).and(self.has_egress(has))
+    }
+
+    /// Tells the kernel side whether it need look for egress targets.
+    fn has_egress(&mut self, has: bool) -> Result<(), KernelError> {
+        let fault = |source| KernelError::Map { name: name::HAS_EGRESS, source };
+        let map = self.ebpf.map_mut(name::HAS_EGRESS).ok_or(KernelError::Absent(name::HAS_EGRESS))?;
+        Array::<&mut MapData, u32>::try_from(map)
+            .and_then(|mut map| map.set(0, u32::from(has), 0))
+            .map_err(fault)
     }
 
     /// Removes all rules of `interface`.
