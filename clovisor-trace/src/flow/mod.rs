@@ -13,7 +13,10 @@ mod table;
 mod unneeded;
 mod unseen;
 
-use std::net::IpAddr;
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
 use opening::Opening;
 use piece::{Mark, Piece, Taken};
@@ -24,11 +27,9 @@ pub use unneeded::Unneeded;
 pub(crate) use unseen::Unseen;
 
 use crate::{
-    anatomy::{Anatomy, Incident, Trouble},
-    limits::Limits,
+    anatomy::{Incident, Trouble},
     packet::{Heading, Packet, Segment, Side, Toward},
-    protocol::{Chunk, Conversation, End, Protocol, Report},
-    session::Session,
+    protocol::{Chunk, Conversation, End, Protocol},
 };
 
 /// Taken for the round trip of a connection whose opening was not seen: 3 ms, as Wireshark does to tell reordering from
@@ -39,7 +40,7 @@ const ROUND_TRIP_NS: u64 = 3_000_000;
 type Endpoint = (IpAddr, u16);
 
 /// What tells one flow from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) interface: u32,
     pub(crate) side: Side,
@@ -58,10 +59,27 @@ impl Key {
     }
 }
 
+/// In as few words as there are: it is hashed for each packet. The seed of the tables' hasher is random, so nobody can choose
+/// addresses and ports that collide.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { interface, side: _, client, server } = *self;
+        match (client.0, server.0) {
+            (IpAddr::V4(client), IpAddr::V4(server)) => {
+                state.write_u64(u64::from(client.to_bits()) << 32 | u64::from(server.to_bits()));
+            }
+            (client, server) => [client, server].into_iter().for_each(|ip| match ip {
+                IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
+                IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
+            }),
+        }
+        state.write_u64(u64::from(interface) << 32 | u64::from(client.1) << 16 | u64::from(server.1));
+    }
+}
+
 /// One connection.
 pub(crate) struct Flow {
     key: Key,
-    protocol: Protocol,
     streams: [Stream; 2],
     /// How each stream ended, once it did.
     finished: [bool; 2],
@@ -76,8 +94,6 @@ pub(crate) struct Flow {
     /// What of each stream was told to be unneeded.
     told: [Told; 2],
     conversation: Box<dyn Conversation>,
-    /// What the conversation reports; a flow at rest has no room of its own for it.
-    reports: Vec<Report>,
     /// When the last packet came.
     pub(crate) last_ns: u64,
     /// The deadline under which the table has filed it.
@@ -109,7 +125,6 @@ impl Flow {
     pub(crate) fn new(key: Key, protocol: Protocol) -> Self {
         Self {
             key,
-            protocol,
             streams: [Stream::new(), Stream::new()],
             finished: [false; 2],
             reset: false,
@@ -119,7 +134,6 @@ impl Flow {
             proofs: 0,
             told: [0..0, 0..0],
             conversation: protocol.conversation(),
-            reports: Vec::new(),
             last_ns: 0,
             filed_ns: None,
             booked: Booked::default(),
@@ -144,7 +158,7 @@ impl Flow {
 
     /// Takes a segment in and hands on what has come into order by it.
     pub(crate) fn segment(&mut self, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
-        let (now_ns, limits) = (cx.now_ns, cx.limits);
+        let now_ns = cx.now_ns;
         self.last_ns = now_ns;
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
         let mut has_received = false;
@@ -199,27 +213,26 @@ impl Flow {
         if segment.payload_len > 0 || piece.mark != Mark::None {
             self.take(toward, piece, cx);
         }
-        self.run(now_ns, limits);
+        self.run(now_ns, cx);
     }
 
     /// Takes in what a segment brings of its stream.
     fn take(&mut self, toward: Toward, piece: Piece<&[u8]>, cx: &mut Context<'_>) {
-        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let own = toward as usize;
         let (time_ns, offset) = (piece.time_ns, piece.offset);
         let has_payload = piece.end() > offset;
         let round_trip_ns = self.round_trip_ns();
         let mut trouble = has_payload.then(|| self.streams[own].judge(&piece, round_trip_ns)).flatten();
         let mut is_repeated = true;
-        for part in self.parts(toward, piece) {
-            let part = Piece { trouble, ..part };
-            let done = self.streams[opposite].next();
-            match self.streams[own].take(&part, done) {
-                Taken::Now(skip) => self.deliver(toward, &part, skip, cx.limits),
-                Taken::Queued => {}
-                Taken::Repeated => continue,
+        if piece.cut == 0 {
+            is_repeated = !self.take_part(toward, &Piece { trouble, ..piece }, cx);
+        } else {
+            for part in self.parts(toward, piece) {
+                if self.take_part(toward, &Piece { trouble, ..part }, cx) {
+                    // It is on the first that is new.
+                    (is_repeated, trouble) = (false, None);
+                }
             }
-            // It is on the first that is new.
-            (is_repeated, trouble) = (false, None);
         }
         if is_repeated {
             cx.ledger.segments_repeated += 1;
@@ -227,6 +240,18 @@ impl Flow {
                 self.conversation.incident(Incident { time_ns, toward, trouble }, offset);
             }
         }
+    }
+
+    /// Takes in a part that has no holes. Whether anything in it is new.
+    #[inline]
+    fn take_part(&mut self, toward: Toward, part: &Piece<&[u8]>, cx: &mut Context<'_>) -> bool {
+        let done = self.streams[toward.opposite() as usize].next();
+        match self.streams[toward as usize].take(part, done) {
+            Taken::Now(skip) => self.deliver(toward, part, skip, cx),
+            Taken::Queued => {}
+            Taken::Repeated => return false,
+        }
+        true
     }
 
     /// What a repetition needs at least: the sender hears that bytes are missing only after a round trip.
@@ -263,13 +288,13 @@ impl Flow {
     }
 
     /// The flow is over, for this reason: what waits is handed on, missed bytes as gaps, and all sessions reported.
-    pub(crate) fn end(&mut self, end: End, limits: &Limits) {
-        self.settle(u64::MAX, limits);
+    pub(crate) fn end(&mut self, end: End, cx: &mut Context<'_>) {
+        self.settle(u64::MAX, cx);
         loop {
-            while self.deliver_ready(limits) {}
+            while self.deliver_ready(cx) {}
             // What is behind a hole that the receiver never acknowledged has not reached its program either.
             let missed = Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].is_behind());
-            if self.is_over() || !missed.is_some_and(|way| self.force(way, limits)) {
+            if self.is_over() || !missed.is_some_and(|way| self.force(way, cx)) {
                 break;
             }
         }
@@ -280,10 +305,16 @@ impl Flow {
             _ if self.finished == [true; 2] => End::Fin,
             other => other,
         };
-        self.conversation.end(end, &mut self.reports);
+        self.conversation.end(end, &mut cx.out.reports);
     }
 
-    fn deliver<B: AsRef<[u8]>>(&mut self, toward: Toward, piece: &Piece<B>, skip: usize, limits: &Limits) {
+    fn deliver<B: AsRef<[u8]>>(
+        &mut self,
+        toward: Toward,
+        piece: &Piece<B>,
+        skip: usize,
+        cx: &mut Context<'_>,
+    ) {
         let Some(bytes) = piece.bytes.as_ref().get(skip..) else { return };
         let offset = piece.offset + skip as u64;
         if !bytes.is_empty() {
@@ -297,12 +328,12 @@ impl Flow {
                 starts_packet: !piece.continued && skip == 0,
                 trouble: piece.trouble,
             };
-            self.conversation.chunk(&chunk, limits, &mut self.reports);
+            self.conversation.chunk(&chunk, cx.limits, &mut cx.out.reports);
         }
         let bytes_end = offset + bytes.len() as u64;
         let from = bytes_end.max(self.streams[toward as usize].next().unwrap_or(0));
         if piece.end() > from {
-            self.conversation.gap(toward, piece.end() - from, &mut self.reports);
+            self.conversation.gap(toward, piece.end() - from, &mut cx.out.reports);
         }
         match piece.mark {
             Mark::None => self.streams[toward as usize].advance(piece.end()),
@@ -310,7 +341,7 @@ impl Flow {
                 // FIN takes a sequence number of its own.
                 self.streams[toward as usize].advance(piece.end() + 1);
                 if !std::mem::replace(&mut self.finished[toward as usize], true) {
-                    self.conversation.fin(toward, &mut self.reports);
+                    self.conversation.fin(toward, &mut cx.out.reports);
                 }
             }
             Mark::Reset => {
@@ -330,35 +361,22 @@ impl Flow {
         }
     }
 
-    /// Lends room for reports, or takes it back when they have been taken.
-    pub(crate) fn swap_reports(&mut self, room: &mut Vec<Report>) {
-        std::mem::swap(&mut self.reports, room);
-    }
-
-    /// Takes the sessions that were reported since the last call.
-    pub(crate) fn take_sessions(&mut self) -> impl Iterator<Item = Session> + '_ {
-        let Self { reports, streams, key, protocol, opening, .. } = self;
-        let handshake = opening.handshake();
-        reports.drain(..).map(move |report| Session {
-            interface: key.interface,
-            side: key.side,
-            protocol: *protocol,
-            client: key.client.into(),
-            server: key.server.into(),
-            start_ns: report.start_ns,
-            end_ns: report.end_ns.max(report.start_ns),
-            request_end_ns: report.request_end_ns,
-            response_start_ns: report.response_start_ns,
-            pairing: report.pairing,
-            outcome: report.outcome,
-            request: report.request,
-            response: report.response,
-            anatomy: Anatomy { handshake, ..report.anatomy },
-            missing_bytes: report.missing_bytes,
-            overlaps_loss: false,
-            first_seq: streams[report.first.0 as usize].seq(report.first.1),
-            opposite_seq: streams[report.first.0.opposite() as usize].seq(report.first_acked),
-            detail: report.detail,
-        })
+    /// Adds what the flow knows to what its conversation has reported since there were so many.
+    #[inline]
+    pub(crate) fn sign(&self, reported: usize, cx: &mut Context<'_>) {
+        if cx.out.reports.len() == reported {
+            return;
+        }
+        let Self { streams, key, opening, .. } = self;
+        for report in cx.out.reports.range_mut(reported..) {
+            let session = &mut report.session;
+            report.ended_ns = cx.out.now_ns;
+            (session.interface, session.side) = (key.interface, key.side);
+            (session.client, session.server) = (key.client.into(), key.server.into());
+            session.anatomy.handshake = opening.handshake();
+            let (toward, offset) = report.first;
+            session.first_seq = streams[toward as usize].seq(offset);
+            session.opposite_seq = streams[toward.opposite() as usize].seq(report.first_acked);
+        }
     }
 }

@@ -282,12 +282,15 @@ impl Stream {
 
     /// Takes the earliest sign of a stream met in its middle as its start, if it was met before a time.
     pub(crate) fn settle(&mut self, met_before_ns: u64, limits: &Limits) -> bool {
+        if self.next.is_some() {
+            return false;
+        }
         // Met in the middle, a repetition of what came before is not the start.
         let first = self.queue.iter().find(|(_, piece)| !piece.is_old).or(self.queue.first_key_value());
         let first = first.map(|(offset, _)| *offset);
         let start = first.into_iter().chain(self.first_acked).min();
         let is_time = self.met_ns.is_some_and(|met| met <= met_before_ns);
-        let due = self.next.is_none() && (is_time || self.queued > limits.stream);
+        let due = is_time || self.queued > limits.stream;
         match start.filter(|_| due) {
             Some(start) => {
                 let start = self.settle_at(start.max(self.had));
@@ -329,6 +332,23 @@ impl Stream {
             return self.met_ns.filter(|_| waits).map(|met| met.saturating_add(limits.settle_ns));
         }
         self.stalled_ns.map(|since| since.saturating_add(limits.reorder_ns))
+    }
+
+    /// Whether it has a start, and nothing waits or is missing.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.next.is_some_and(|next| self.acked <= next) && self.queue.is_empty()
+    }
+
+    /// It is at rest: nothing is missing any more.
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        self.stalled_ns = None;
+    }
+
+    /// Whether bytes are known to be missing that the receiver has.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled_ns.is_some()
     }
 
     /// Bytes of memory held in the queue.

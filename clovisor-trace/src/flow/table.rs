@@ -13,7 +13,7 @@ use crate::{
     limits::Limits,
     outbox::Outbox,
     packet::{Packet, Segment, Toward},
-    protocol::{End, Report},
+    protocol::End,
 };
 
 /// What the table has for a flow beside its own: its key again, two links, and its place in the index.
@@ -53,8 +53,6 @@ pub(crate) struct Table {
     ended: LinkedHashMap<Key, Ended>,
     strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
-    /// Room that is lent to the flow whose turn it is.
-    reports: Vec<Report>,
     total: Booked,
 }
 
@@ -65,7 +63,6 @@ impl Table {
             ended: LinkedHashMap::new(),
             strays: Strays::default(),
             deadlines: BTreeSet::new(),
-            reports: Vec::new(),
             total: Booked::default(),
         }
     }
@@ -118,16 +115,17 @@ impl Table {
     /// Gives a segment to the flow that it belongs to, if there is one. Keys are long and most segments end here: it looks for
     /// the flow once.
     fn give(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) -> bool {
-        let Self { flows, deadlines, reports, total, .. } = self;
+        let Self { flows, deadlines, total, .. } = self;
         let RawEntryMut::Occupied(mut entry) = flows.raw_entry_mut().from_key(key) else { return false };
         entry.to_back();
         let flow = entry.into_mut();
-        flow.swap_reports(reports);
+        let reported = cx.out.reports.len();
         flow.segment(toward, segment, cx);
-        cx.out.extend(flow.take_sessions());
-        flow.swap_reports(reports);
-        if segment.payload_len > 0 {
-            cx.out.unneeded.extend(flow.tell_unneeded(toward, cx.limits));
+        flow.sign(reported, cx);
+        if segment.payload_len > 0
+            && let Some(unneeded) = flow.tell_unneeded(toward, cx.limits)
+        {
+            cx.out.unneeded.push_back(unneeded);
         }
         book(flow, key, total, deadlines, cx.limits);
         let is_over = flow.is_over();
@@ -180,8 +178,9 @@ impl Table {
     /// Ends a flow, reports its sessions and remembers that it was there.
     fn finish(&mut self, key: &Key, end: End, cx: &mut Context<'_>) {
         let Some(mut flow) = self.flows.remove(key) else { return };
-        flow.end(end, cx.limits);
-        cx.out.extend(flow.take_sessions());
+        let reported = cx.out.reports.len();
+        flow.end(end, cx);
+        flow.sign(reported, cx);
         cx.ledger.flows_ended += 1;
         self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
         if let Some(filed) = flow.filed_ns {
@@ -240,10 +239,9 @@ impl Table {
             self.deadlines.remove(&(due, *key));
             return;
         };
-        flow.swap_reports(&mut self.reports);
-        flow.run(due, cx.limits);
-        cx.out.extend(flow.take_sessions());
-        flow.swap_reports(&mut self.reports);
+        let reported = cx.out.reports.len();
+        flow.run(due, cx);
+        flow.sign(reported, cx);
         // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
         if flow.deadline(cx.limits) == Some(due) {
             flow.filed_ns = None;
@@ -261,10 +259,12 @@ impl Table {
         self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has anything to do.
-    pub(crate) fn next_due(&self, limits: &Limits) -> Option<u64> {
-        let forgotten = self.ended.front().map(|(_, ended)| ended.at_ns.saturating_add(limits.linger_ns));
-        self.poll_timeout(limits).into_iter().chain(forgotten).min()
+    /// Whether [`handle_timeout`](Self::handle_timeout) has anything to do.
+    pub(crate) fn is_due(&self, now_ns: u64, limits: &Limits) -> bool {
+        let is_over = |since: u64, time: u64| since.saturating_add(time) <= now_ns;
+        self.deadlines.first().is_some_and(|(due, _)| *due <= now_ns)
+            || self.flows.front().is_some_and(|(_, flow)| is_over(flow.last_ns, limits.idle_ns))
+            || self.ended.front().is_some_and(|(_, ended)| is_over(ended.at_ns, limits.linger_ns))
     }
 
     /// Tracing of an interface ends: every flow that was seen there does, and none is remembered, since the

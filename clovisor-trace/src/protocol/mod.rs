@@ -9,7 +9,7 @@ pub(crate) mod name;
 mod tcp;
 
 pub use conversation::Detail;
-pub(crate) use conversation::{Chunk, Conversation, End, Report};
+pub(crate) use conversation::{Chunk, Conversation, End, Report, Reports};
 pub use name::{Protocol, UnknownProtocol, from_app_protocol, from_port_name};
 
 impl Protocol {

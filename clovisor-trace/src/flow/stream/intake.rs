@@ -58,8 +58,12 @@ impl Stream {
 
     /// The first place within a range, if any, behind which less is known of when its bytes were sent than before it.
     pub(super) fn first_known(&self, range: Range<u64>) -> Option<u64> {
-        let known = self.bounds.sent_ends().chain([self.acked]);
-        known.filter(|at| range.start < *at && *at < range.end).min()
+        let is_inside = |at: &u64| range.start < *at && *at < range.end;
+        let acked = Some(self.acked).filter(is_inside);
+        if self.bounds.is_empty() {
+            return acked;
+        }
+        self.bounds.sent_ends().filter(is_inside).chain(acked).min()
     }
 
     /// A range in parts of each of which the same is known of when it was sent.

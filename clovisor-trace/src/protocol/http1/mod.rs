@@ -22,7 +22,7 @@ use pairing::{Habits, Lost};
 use pending::Pending;
 use reader::{Kind, Reader};
 
-use super::conversation::{Chunk, Conversation, End, Report};
+use super::conversation::{Chunk, Conversation, End, Reports};
 use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward};
 
 /// The HTTP/1 machine of one connection.
@@ -101,15 +101,17 @@ impl Http1 {
     }
 
     /// Reports what is complete.
-    fn report_done(&mut self, out: &mut Vec<Report>) {
+    fn report_done(&mut self, out: &mut Reports) {
         let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
-        if self.pending.front().is_some_and(|oldest| is_done(oldest)) {
-            out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
+        if self.pending.front().is_some_and(|oldest| is_done(oldest))
+            && let Some(done) = self.take_front()
+        {
+            out.push_back(done.report(Outcome::Complete));
         }
     }
 
     /// Reports the oldest exchanges, as many as `count`, of which nobody will know the response.
-    fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Vec<Report>) {
+    fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Reports) {
         for _ in 0..count {
             // One that is still in its request is reported when that ends.
             if let Some(front) = self.pending.front_mut().filter(|front| !front.request_over) {
@@ -117,7 +119,8 @@ impl Http1 {
                 front.response_done = true;
                 return;
             }
-            out.extend(self.take_front().map(|lost| lost.report(outcome)));
+            let Some(lost) = self.take_front() else { return };
+            out.push_back(lost.report(outcome));
         }
     }
 }
@@ -139,14 +142,14 @@ impl Conversation for Http1 {
         }
     }
 
-    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
         match chunk.toward {
             Toward::Server => self.request_bytes(chunk, limits, out),
             Toward::Client => self.response_bytes(chunk, limits, out),
         }
     }
 
-    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>) {
+    fn gap(&mut self, toward: Toward, len: u64, out: &mut Reports) {
         match toward {
             Toward::Server => self.request_gap(len, out),
             Toward::Client => self.response_gap(len, out),
@@ -162,7 +165,7 @@ impl Conversation for Http1 {
         }
     }
 
-    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>) {
+    fn fin(&mut self, toward: Toward, out: &mut Reports) {
         match toward {
             Toward::Server => self.requests.end(),
             Toward::Client => {
@@ -176,7 +179,7 @@ impl Conversation for Http1 {
         }
     }
 
-    fn end(&mut self, end: End, out: &mut Vec<Report>) {
+    fn end(&mut self, end: End, out: &mut Reports) {
         let outcome = match end {
             End::Fin => Outcome::Closed,
             End::Reset => Outcome::Reset,
@@ -190,10 +193,12 @@ impl Conversation for Http1 {
         self.request_cut_short();
         self.response_cut_short();
         self.resolve_at_end(end, out);
-        out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
+        if let Some(orphan) = self.orphan.take() {
+            out.push_back(orphan.report(outcome));
+        }
         while let Some(left) = self.take_front() {
             let done = left.response_done;
-            out.push(left.report(if done { Outcome::Complete } else { outcome }));
+            out.push_back(left.report(if done { Outcome::Complete } else { outcome }));
         }
     }
 

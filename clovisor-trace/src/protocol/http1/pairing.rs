@@ -14,7 +14,7 @@
 use super::{Http1, pending::Pending, reader::State};
 use crate::{
     outcome::{Outcome, Pairing},
-    protocol::conversation::{Chunk, End, Report},
+    protocol::conversation::{Chunk, End, Reports},
 };
 
 /// `HTTP/1.1 200` and two bare line ends (RFC 9112 section 2.2).
@@ -73,9 +73,9 @@ impl Habits {
 
 impl Http1 {
     /// A request begins, in order behind those in `pending`: what does it show?
-    pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
+    pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) {
         self.end_bodiless(chunk.acked, out);
-        let mut pending = Pending::new(chunk, offset);
+        let mut pending = Box::new(Pending::new(chunk, offset));
         let after_loss = std::mem::take(&mut self.requests_lost);
         let before = self.habits.latest_acked.filter(|_| !after_loss);
         // A repetition may stand before a response that the client had.
@@ -104,7 +104,7 @@ impl Http1 {
         }
         self.begun += 1;
         self.pending_memory += pending.memory();
-        self.pending.push_back(Box::new(pending));
+        self.pending.push_back(pending);
     }
 
     /// Bytes of the request that comes now as they were sent first. Where the server's latest bytes were lost, and all other
@@ -128,7 +128,7 @@ impl Http1 {
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
-    fn end_bodiless(&mut self, acked: u64, out: &mut Vec<Report>) {
+    fn end_bodiless(&mut self, acked: u64, out: &mut Reports) {
         let at_body = self.unsure_body == Some(acked) && self.served == acked;
         if at_body && matches!(self.responses.state, State::Body(_)) && !self.habits.pipelines {
             self.response_end(None, out);
@@ -142,7 +142,7 @@ impl Http1 {
     }
 
     /// Bytes of the server came, up to the end of this chunk.
-    pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Vec<Report>) {
+    pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Reports) {
         let end = chunk.offset + chunk.bytes.len() as u64;
         if let Some(newest) = self.pending.back().filter(|newest| !newest.response_done && chunk.acked > 0) {
             // If the server sends more than the client had at its latest request, and has not got that, the client had
@@ -168,12 +168,11 @@ impl Http1 {
         })
     }
 
-    /// Where within this chunk a response begins although those before were lost: where a waiting client's request shows it.
+    /// Where within this chunk a response begins, those before it being lost: where a waiting client's request shows it.
     pub(super) fn known_start(&self, chunk: &Chunk<'_>) -> Option<u64> {
         let inside = chunk.offset + 1..chunk.offset + chunk.bytes.len() as u64;
         let starts = self.candidates(chunk).filter(|(_, pending)| self.is_alone(pending));
-        let at = starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at));
-        at.filter(|_| matches!(self.responses.state, State::Lost))
+        starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at))
     }
 
     /// Whether the response under way, to a request of which the method was not seen, must have been to HEAD: another one
@@ -187,7 +186,7 @@ impl Http1 {
 
     /// A response begins: whether it answers a request that was seen, which is then the first in `pending`
     /// without one.
-    pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+    pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) -> bool {
         if self.pending.front().is_some_and(|front| front.unconfirmed && front.response_done) {
             // Two responses to one request: the client had sent others before it, or behind it and they were lost.
             // Unless the first was lost before its head was whole: it may have been an interim one.
@@ -235,7 +234,7 @@ impl Http1 {
     }
 
     /// Finds the request by acknowledgements alone; those before it are given up.
-    fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+    fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) -> bool {
         let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
         let exact = |(_, p): &(usize, &Pending)| p.first_acked == offset && may_pair(p);
         // Of a repetition nobody knows whether its sender had the request, if its client may have had it before.
@@ -284,7 +283,7 @@ impl Http1 {
     }
 
     /// The pair that was held back is one, or is none and ends as two halves.
-    pub(super) fn resolve(&mut self, confirmed: bool, out: &mut Vec<Report>) {
+    pub(super) fn resolve(&mut self, confirmed: bool, out: &mut Reports) {
         if !self.pending.front().is_some_and(|front| front.unconfirmed && front.response_start_ns.is_some()) {
             return;
         }
@@ -294,20 +293,20 @@ impl Http1 {
         }
         let Some(mut request) = self.take_front() else { return };
         let (done, response) = (request.response_done, request.split());
-        out.push(request.report(Outcome::CaptureGap));
+        out.push_back(request.report(Outcome::CaptureGap));
         let Some(response) = response else { return };
         self.begun += 1;
         if done {
-            out.push(response.report(Outcome::RequestUnobserved));
+            out.push_back(response.report(Outcome::RequestUnobserved));
         } else {
-            self.orphan = Some(Box::new(response));
+            self.orphan = Some(response);
         }
         self.adrift = true;
     }
 
     /// What came shows that a client which was taken for one that has all responses was none. Where all is proved, it is
     /// the server that goes wrong.
-    pub(super) fn disprove(&mut self, out: &mut Vec<Report>) {
+    pub(super) fn disprove(&mut self, out: &mut Reports) {
         if self.proved {
             return;
         }
@@ -322,7 +321,7 @@ impl Http1 {
 
     /// The connection has ended: does that show that a pair which was held back is one? A client that has sent
     /// more would have got more.
-    pub(super) fn resolve_at_end(&mut self, end: End, out: &mut Vec<Report>) {
+    pub(super) fn resolve_at_end(&mut self, end: End, out: &mut Reports) {
         self.resolve(matches!(end, End::Fin | End::Idle) && !self.habits.pipelines, out);
     }
 }

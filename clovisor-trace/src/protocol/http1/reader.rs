@@ -124,6 +124,20 @@ impl Reader {
         Self { kind, state: State::Head(Vec::new()), maybe: None }
     }
 
+    /// What `parse` makes of the front of `bytes`, and how much of it: where a head may begin there, and is whole and clean, as most
+    /// are. It need not be looked for its end then, nor be kept. All else is for [`read`](Self::read).
+    #[inline]
+    pub(crate) fn read_whole<'a, T>(
+        &self,
+        bytes: &'a [u8],
+        longest_head: usize,
+        parse: impl FnOnce(&'a [u8]) -> Option<(T, usize)>,
+    ) -> Option<(T, usize)> {
+        // A strict parser finds the same end: in a clean head each line feed ends a line. But it passes over empty lines.
+        let may_begin = self.is_between() && !matches!(bytes.first(), None | Some(b'\r' | b'\n'));
+        if may_begin { parse(bytes).filter(|(_, len)| *len <= longest_head) } else { None }
+    }
+
     /// Looks at the front of `bytes`, of which at least one is there.
     pub(crate) fn read<'a>(&mut self, bytes: &'a [u8], longest_head: usize) -> Event<'a> {
         let kind = self.kind;
@@ -146,7 +160,7 @@ impl Reader {
     /// Comes back into step if a chunk looks like the start of a message: it begins where a packet did, or where one before
     /// had ended. A first line may need several packets: those before this chunk are returned, to be read first.
     pub(crate) fn resync(&mut self, chunk: &Chunk<'_>) -> Option<Box<Maybe>> {
-        if !matches!(self.state, State::Lost) {
+        if !self.is_lost() {
             return None;
         }
         if let Some(mut maybe) = self.maybe.take().filter(|maybe| maybe.end() == chunk.offset) {
@@ -210,6 +224,11 @@ impl Reader {
         {
             held.push(b'\n');
         }
+    }
+
+    /// Whether it is out of step.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost)
     }
 
     /// Whether it stands between two messages.

@@ -10,13 +10,14 @@ use crate::{
     limits::Limits,
     outcome::Outcome,
     packet::Toward,
-    protocol::conversation::{Chunk, Report},
+    protocol::conversation::{Chunk, Reports},
 };
 
 impl Http1 {
     /// Takes the next bytes of the client.
-    pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if self.may_ask()
+    pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
+        if self.requests.is_lost()
+            && self.may_ask()
             && let Some(before) = self.requests.resync(chunk)
         {
             self.request_bytes(&before.chunk(Toward::Server), limits, out);
@@ -24,8 +25,16 @@ impl Http1 {
         self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let offset = chunk.offset + at as u64;
-            match self.requests.read(&chunk.bytes[at..], limits.head) {
+            let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
+            let parse = |bytes| RequestHead::at_front(bytes, &limits.headers);
+            if let Some((head, taken)) = self.requests.read_whole(bytes, limits.head, parse) {
+                self.request_part(chunk, offset, taken, out);
+                at += taken;
+                self.request_head(Some(head), chunk.offset + at as u64);
+                self.report_done(out);
+                continue;
+            }
+            match self.requests.read(bytes, limits.head) {
                 Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
                 Event::Held(taken) => {
                     let Chunk { time_ns, acked, is_bound, .. } = *chunk;
@@ -73,7 +82,7 @@ impl Http1 {
     }
 
     /// Counts bytes of a request, which they begin if none is under way.
-    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Vec<Report>) {
+    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Reports) {
         let chunk = &self.as_sent(chunk);
         if !self.in_request() {
             self.begin_request(chunk, offset, out);
@@ -150,7 +159,7 @@ impl Http1 {
     }
 
     /// Bytes of the client were not captured.
-    pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
+    pub(super) fn request_gap(&mut self, len: u64, out: &mut Reports) {
         self.asked += len;
         self.lost.requests += u64::from(len > 0 && self.requests.is_between() && !self.adrift);
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
@@ -175,7 +184,7 @@ impl Http1 {
     }
 
     /// The response has decided what the bytes behind a request that asked for another protocol are.
-    pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Vec<Report>) {
+    pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Reports) {
         let held = self.held.take();
         let next = if tunnel { State::Tunnel } else { State::Head(Vec::new()) };
         if !tunnel && !matches!(self.requests.state, State::Hold(_)) {
