@@ -29,7 +29,7 @@ pub(crate) use unseen::Unseen;
 use crate::{
     anatomy::{Incident, Trouble},
     packet::{Heading, Packet, Segment, Side, Toward},
-    protocol::{Chunk, Conversation, End, Protocol},
+    protocol::{Chunk, Conversation, End, Machine, Protocol},
 };
 
 /// Taken for the round trip of a connection whose opening was not seen: 3 ms, as Wireshark does to tell reordering from
@@ -79,7 +79,6 @@ impl Hash for Key {
 
 /// One connection.
 pub(crate) struct Flow {
-    key: Key,
     streams: [Stream; 2],
     /// How each stream ended, once it did.
     finished: [bool; 2],
@@ -93,7 +92,7 @@ pub(crate) struct Flow {
     proofs: u32,
     /// What of each stream was told to be unneeded.
     told: [Told; 2],
-    conversation: Box<dyn Conversation>,
+    conversation: Machine,
     /// When the last packet came.
     pub(crate) last_ns: u64,
     /// The deadline under which the table has filed it.
@@ -122,9 +121,8 @@ impl Booked {
 }
 
 impl Flow {
-    pub(crate) fn new(key: Key, protocol: Protocol) -> Self {
+    pub(crate) fn new(protocol: Protocol) -> Self {
         Self {
-            key,
             streams: [Stream::new(), Stream::new()],
             finished: [false; 2],
             reset: false,
@@ -133,7 +131,7 @@ impl Flow {
             seen: [false; 2],
             proofs: 0,
             told: [0..0, 0..0],
-            conversation: protocol.conversation(),
+            conversation: Machine::new(protocol),
             last_ns: 0,
             filed_ns: None,
             booked: Booked::default(),
@@ -157,7 +155,7 @@ impl Flow {
     }
 
     /// Takes a segment in and hands on what has come into order by it.
-    pub(crate) fn segment(&mut self, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
+    pub(crate) fn segment(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
         let now_ns = cx.now_ns;
         self.last_ns = now_ns;
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
@@ -179,7 +177,9 @@ impl Flow {
         self.opening.note(toward, segment, now_ns);
         self.note_window(toward, segment, acked.unwrap_or(0), now_ns);
         // What a reset acknowledges may be made up, by a firewall between the two.
-        self.watch(toward, has_received && !segment.rst, cx);
+        if has_received || !self.seen[toward as usize] {
+            self.watch(key, toward, has_received && !segment.rst, cx);
+        }
         let Some(mut offset) = at else {
             cx.ledger.segments_out_of_window += 1;
             return;
@@ -274,15 +274,15 @@ impl Flow {
 
     /// Watches whether both directions are seen. `has_received`: the segment's sender has got a packet since its
     /// last one.
-    fn watch(&mut self, toward: Toward, has_received: bool, cx: &mut Context<'_>) {
-        let heading = |toward| Heading::of(self.key.side, toward);
+    fn watch(&mut self, key: &Key, toward: Toward, has_received: bool, cx: &mut Context<'_>) {
+        let heading = |toward| Heading::of(key.side, toward);
         if !self.seen[toward as usize] {
             self.seen[toward as usize] = true;
-            cx.unseen.withdraw(self.key.interface, heading(toward), self.proofs);
+            cx.unseen.withdraw(key.interface, heading(toward), self.proofs);
             self.proofs = 0;
         }
         if has_received && !self.seen[toward.opposite() as usize] {
-            cx.unseen.prove(self.key.interface, heading(toward.opposite()), cx.now_ns);
+            cx.unseen.prove(key.interface, heading(toward.opposite()), cx.now_ns);
             self.proofs = self.proofs.saturating_add(1);
         }
     }
@@ -363,11 +363,11 @@ impl Flow {
 
     /// Adds what the flow knows to what its conversation has reported since there were so many.
     #[inline]
-    pub(crate) fn sign(&self, reported: usize, cx: &mut Context<'_>) {
+    pub(crate) fn sign(&self, key: &Key, reported: usize, cx: &mut Context<'_>) {
         if cx.out.reports.len() == reported {
             return;
         }
-        let Self { streams, key, opening, .. } = self;
+        let Self { streams, opening, .. } = self;
         for report in cx.out.reports.range_mut(reported..) {
             let session = &mut report.session;
             report.ended_ns = cx.out.now_ns;

@@ -1,7 +1,7 @@
 //! What of a connection is handed on next, and when it is no longer waited for what is missing.
 
 use super::{Context, Flow, Stream};
-use crate::{limits::Limits, packet::Toward};
+use crate::{limits::Limits, packet::Toward, protocol::Conversation};
 
 impl Flow {
     /// Hands on all that is in order, and what has waited long enough.
@@ -11,6 +11,9 @@ impl Flow {
             return;
         }
         self.settle(now_ns.saturating_sub(cx.limits.settle_ns), cx);
+        if self.streams.iter().all(|stream| stream.next().is_none()) {
+            return;
+        }
         loop {
             while self.deliver_ready(cx) {}
             let stuck = Toward::BOTH.into_iter().find(|way| self.is_stuck(*way, now_ns, cx.limits));

@@ -285,19 +285,17 @@ impl Stream {
         if self.next.is_some() {
             return false;
         }
+        let is_time = self.met_ns.is_some_and(|met| met <= met_before_ns);
+        if !is_time && self.queued <= limits.stream {
+            return false;
+        }
         // Met in the middle, a repetition of what came before is not the start.
         let first = self.queue.iter().find(|(_, piece)| !piece.is_old).or(self.queue.first_key_value());
         let first = first.map(|(offset, _)| *offset);
         let start = first.into_iter().chain(self.first_acked).min();
-        let is_time = self.met_ns.is_some_and(|met| met <= met_before_ns);
-        let due = is_time || self.queued > limits.stream;
-        match start.filter(|_| due) {
-            Some(start) => {
-                let start = self.settle_at(start.max(self.had));
-                self.start(start);
-            }
-            None => return false,
-        }
+        let Some(start) = start else { return false };
+        let start = self.settle_at(start.max(self.had));
+        self.start(start);
         true
     }
 

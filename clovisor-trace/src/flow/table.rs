@@ -120,10 +120,10 @@ impl Table {
         entry.to_back();
         let flow = entry.into_mut();
         let reported = cx.out.reports.len();
-        flow.segment(toward, segment, cx);
-        flow.sign(reported, cx);
+        flow.segment(key, toward, segment, cx);
+        flow.sign(key, reported, cx);
         if segment.payload_len > 0
-            && let Some(unneeded) = flow.tell_unneeded(toward, cx.limits)
+            && let Some(unneeded) = flow.tell_unneeded(key, toward, cx.limits)
         {
             cx.out.unneeded.push_back(unneeded);
         }
@@ -149,7 +149,7 @@ impl Table {
             self.evict(cx);
         }
         cx.ledger.flows_begun += 1;
-        let mut flow = Box::new(Flow::new(key, packet.protocol));
+        let mut flow = Box::new(Flow::new(packet.protocol));
         if !segment.syn {
             self.strays.tell(&key, &mut flow, cx.now_ns);
         }
@@ -180,7 +180,7 @@ impl Table {
         let Some(mut flow) = self.flows.remove(key) else { return };
         let reported = cx.out.reports.len();
         flow.end(end, cx);
-        flow.sign(reported, cx);
+        flow.sign(key, reported, cx);
         cx.ledger.flows_ended += 1;
         self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
         if let Some(filed) = flow.filed_ns {
@@ -188,7 +188,7 @@ impl Table {
         }
         // What ends otherwise may go on, and be met in its middle.
         if !flow.is_over() {
-            cx.out.unneeded.extend(flow.take_back());
+            cx.out.unneeded.extend(flow.take_back(key));
         }
         if flow.is_over() {
             self.ended.insert(*key, Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs() });
@@ -241,7 +241,7 @@ impl Table {
         };
         let reported = cx.out.reports.len();
         flow.run(due, cx);
-        flow.sign(reported, cx);
+        flow.sign(key, reported, cx);
         // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
         if flow.deadline(cx.limits) == Some(due) {
             flow.filed_ns = None;

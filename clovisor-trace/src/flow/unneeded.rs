@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, ops::Range};
 
 use super::{Flow, Key, Mark, Piece};
-use crate::{limits::Limits, packet::Toward};
+use crate::{limits::Limits, packet::Toward, protocol::Conversation};
 
 /// Most bytes that are told of at once. What is in the stretch must be told from what is behind it by 32 bits of sequence
 /// number, also where packets come late.
@@ -36,7 +36,7 @@ pub(super) type Told = Range<u64>;
 
 impl Flow {
     /// What is to be told of a direction, if anything.
-    pub(super) fn tell_unneeded(&mut self, toward: Toward, limits: &Limits) -> Option<Unneeded> {
+    pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         let next = self.streams[toward as usize].next()?;
         let told = &mut self.told[toward as usize];
@@ -48,20 +48,20 @@ impl Flow {
         }
         let goes_on = told.contains(&next);
         *told = if goes_on { told.start } else { next }..until;
-        Some(self.unneeded(toward, next..until))
+        Some(self.unneeded(key, toward, next..until))
     }
 
     /// Takes back what was told, once the flow is no longer followed.
-    pub(super) fn take_back(&mut self) -> impl Iterator<Item = Unneeded> + '_ {
-        Toward::BOTH.into_iter().filter_map(|toward| {
+    pub(super) fn take_back(&self, key: &Key) -> impl Iterator<Item = Unneeded> {
+        Toward::BOTH.into_iter().filter_map(move |toward| {
             let stream = &self.streams[toward as usize];
             let next = stream.next()?;
-            (self.told[toward as usize].end > next).then(|| self.unneeded(toward, next..next))
+            (self.told[toward as usize].end > next).then(|| self.unneeded(key, toward, next..next))
         })
     }
 
-    fn unneeded(&self, toward: Toward, bytes: Range<u64>) -> Unneeded {
-        let Key { interface, client, server, .. } = self.key;
+    fn unneeded(&self, key: &Key, toward: Toward, bytes: Range<u64>) -> Unneeded {
+        let Key { interface, client, server, .. } = *key;
         let stream = &self.streams[toward as usize];
         Unneeded {
             interface,

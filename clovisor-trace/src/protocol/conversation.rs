@@ -82,7 +82,7 @@ pub(crate) type Reports = VecDeque<Report>;
 /// The protocol machine of one flow. Total: no bytes make it fail; what it cannot parse it reports as such.
 ///
 /// What it is told keeps causal order: a chunk comes after everything that its sender had acknowledged.
-pub(crate) trait Conversation: Send {
+pub(crate) trait Conversation {
     /// A packet with or without payload was seen, in the order of arrival; for counting and times only. `acked`: how far
     /// its sender has got the opposite stream, if it says so.
     fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64, _acked: Option<u64>) {}
@@ -113,6 +113,6 @@ pub(crate) trait Conversation: Send {
     /// Sessions that have begun and were not yet reported.
     fn open(&self) -> u64;
 
-    /// Bytes of memory held.
+    /// Bytes of memory held beside the flow.
     fn memory(&self) -> usize;
 }

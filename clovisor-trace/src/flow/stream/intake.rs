@@ -8,6 +8,10 @@ impl Stream {
     /// Queues what of a piece is new. Bytes that wait already stay as they are: it is the first that the receiver
     /// takes, and which one it was an observer cannot know better.
     pub(super) fn enqueue<B: AsRef<[u8]>>(&mut self, piece: &Piece<B>) -> Taken {
+        if self.goes_on_with(piece) {
+            self.insert(self.held(piece, piece.offset..piece.end(), piece.bytes.as_ref()));
+            return Taken::Queued;
+        }
         let bytes = piece.bytes.as_ref();
         let bytes_end = piece.offset + bytes.len() as u64;
         let mut at = piece.offset.max(self.next.unwrap_or(0)).min(bytes_end);
@@ -35,20 +39,46 @@ impl Stream {
             let is_last = range.end == bytes_end;
             let end = if is_last { piece.end() } else { range.end };
             let within = |offset: u64| usize::try_from(offset - piece.offset).unwrap_or(bytes.len());
+            let held = self.held(piece, range.start..end, &bytes[within(range.start)..within(range.end)]);
             any |= self.insert(Piece {
-                offset: range.start,
-                time_ns: piece.time_ns,
-                acked: piece.acked,
-                is_bound: piece.is_bound || self.is_repeated(end, piece.acked),
-                bytes: bytes[within(range.start)..within(range.end)].to_vec(),
                 cut: if is_last { piece.cut } else { 0 },
                 mark: if is_last { piece.mark } else { Mark::None },
-                continued: piece.continued || range.start > piece.offset,
                 trouble: piece.trouble.filter(|_| !any),
-                is_old: end <= self.acked.max(self.stood),
+                ..held
             });
         }
         if any { Taken::Queued } else { Taken::Repeated }
+    }
+
+    /// Whether all of a piece is new, the same is known of all of it, and all that waits is before it, as where the stream waits for
+    /// its start.
+    fn goes_on_with<B: AsRef<[u8]>>(&self, piece: &Piece<B>) -> bool {
+        let is_before = |held: &Piece<Vec<u8>>| {
+            held.offset < piece.offset
+                && held.offset + held.bytes.len() as u64 <= piece.offset
+                && held.acked <= piece.acked
+        };
+        let bytes_end = piece.offset + piece.bytes.as_ref().len() as u64;
+        piece.offset >= self.next.unwrap_or(0)
+            && (piece.end() > piece.offset || piece.mark != Mark::None)
+            && self.queue.last_key_value().is_none_or(|(_, last)| is_before(last))
+            && self.first_known(piece.offset..bytes_end).is_none()
+    }
+
+    /// A part of a piece, with these bytes, as it waits.
+    fn held<B>(&self, piece: &Piece<B>, range: Range<u64>, bytes: &[u8]) -> Piece<Vec<u8>> {
+        Piece {
+            offset: range.start,
+            time_ns: piece.time_ns,
+            acked: piece.acked,
+            is_bound: piece.is_bound || self.is_repeated(range.end, piece.acked),
+            bytes: bytes.to_vec(),
+            cut: piece.cut,
+            mark: piece.mark,
+            continued: piece.continued || range.start > piece.offset,
+            trouble: piece.trouble,
+            is_old: range.end <= self.acked.max(self.stood),
+        }
     }
 
     /// Whether bytes that end here, and come with this acknowledgement, are known to have been sent before.

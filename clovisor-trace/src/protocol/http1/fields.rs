@@ -18,10 +18,10 @@ const MOST_HEADERS: usize = 1024;
 /// Room for the headers of a head.
 pub(super) type Room<'b> = [MaybeUninit<Header<'b>>];
 
-/// Runs a parse with as many headers as most heads have at most.
+/// Room for as many headers as most heads have at most. It is not cleared.
 #[inline]
-pub(super) fn with_few_headers<'b, T>(bytes: &'b [u8], parse: impl Fn(&'b [u8], &mut Room<'b>) -> T) -> T {
-    parse(bytes, &mut [const { MaybeUninit::uninit() }; USUAL_HEADERS])
+pub(super) fn few_headers<'b>() -> [MaybeUninit<Header<'b>>; USUAL_HEADERS] {
+    [const { MaybeUninit::uninit() }; USUAL_HEADERS]
 }
 
 /// Runs a parse with few headers, and again with many where the few did not do.
@@ -29,7 +29,7 @@ pub(super) fn with_headers<'b, T>(
     bytes: &'b [u8],
     parse: impl Fn(&'b [u8], &mut Room<'b>) -> Result<Option<T>, httparse::Error>,
 ) -> Result<T, Invalid> {
-    let parsed = match with_few_headers(bytes, &parse) {
+    let parsed = match parse(bytes, &mut few_headers()) {
         Err(httparse::Error::TooManyHeaders) => parse(bytes, &mut vec![MaybeUninit::uninit(); MOST_HEADERS]),
         other => other,
     };
@@ -121,9 +121,11 @@ impl<'a> Framed<'a> {
     pub(super) fn note(&mut self, header: &Header<'a>) {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
-            14 if is("content-length") => {
-                header.value.split(|byte| *byte == b',').for_each(|item| self.note_length(item.trim_ascii()));
-            }
+            14 if is("content-length") => match header.value {
+                // One number, as most are.
+                value if value.iter().all(u8::is_ascii_digit) => self.note_length(value),
+                list => list.split(|byte| *byte == b',').for_each(|item| self.note_length(item.trim_ascii())),
+            },
             17 if is("transfer-encoding") => self.coding = Some(header.value),
             _ => {}
         }

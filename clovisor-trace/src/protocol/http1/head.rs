@@ -6,10 +6,7 @@ use httparse::{Header, ParserConfig, Status};
 use smol_str::SmolStr;
 
 use super::{
-    fields::{
-        Framed, Room, capture, captured_memory, has_token, text, with_few_headers, with_headers,
-        with_lenient_headers,
-    },
+    fields::{Framed, Room, capture, captured_memory, has_token, text, with_headers, with_lenient_headers},
     line::{RequestLine, StatusLine},
     reader::LONGEST_METHOD,
 };
@@ -170,39 +167,17 @@ impl RequestHead {
     /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
     /// read as the most lenient servers do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        let strict = with_headers(bytes, |bytes, room| Self::parse_strictly(bytes, room, wanted));
-        strict.map(|(head, _)| head).or_else(|Invalid| Self::parse_leniently(bytes, wanted))
+        let strict = with_headers(bytes, |bytes, room| {
+            Ok(parse_request(bytes, room)?.map(|(request, _)| Self::of(&request, wanted)))
+        });
+        strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
     }
 
-    /// The clean and whole head at the front of bytes, if there is one, and its length.
+    /// What a clean head says.
     #[inline]
-    pub(crate) fn at_front(bytes: &[u8], wanted: &[String]) -> Option<(Self, usize)> {
-        let strict = with_few_headers(bytes, |bytes, room| Self::parse_strictly(bytes, room, wanted));
-        strict.ok().flatten().filter(|(head, _)| head.method.len() <= LONGEST_METHOD)
-    }
-
-    #[inline]
-    fn parse_strictly<'b>(
-        bytes: &'b [u8],
-        room: &mut Room<'b>,
-        wanted: &[String],
-    ) -> Result<Option<(Self, usize)>, httparse::Error> {
-        let mut request = httparse::Request::new(&mut []);
-        let mut config = ParserConfig::default();
-        config.allow_multiple_spaces_in_request_line_delimiters(true);
-        Ok(match config.parse_request_with_uninit_headers(&mut request, bytes, room)? {
-            Status::Partial => None,
-            Status::Complete(len) => Some((
-                Self::from_parts(
-                    request.method.unwrap_or_default().into(),
-                    request.path.unwrap_or_default().into(),
-                    request.version,
-                    request.headers,
-                    wanted,
-                ),
-                len,
-            )),
-        })
+    pub(super) fn of(request: &httparse::Request<'_, '_>, wanted: &[String]) -> Self {
+        let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+        Self::from_parts(method.into(), target.into(), request.version, request.headers, wanted)
     }
 
     fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
@@ -260,39 +235,22 @@ impl ResponseHead {
     /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
     /// read as the most lenient clients do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        let strict = with_headers(bytes, |bytes, room| Self::parse_strictly(bytes, room, wanted));
-        strict.map(|(head, _)| head).or_else(|Invalid| Self::parse_leniently(bytes, wanted))
+        let strict = with_headers(bytes, |bytes, room| {
+            Ok(parse_response(bytes, room)?.map(|(response, _)| Self::of(&response, wanted)))
+        });
+        strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
     }
 
-    /// The clean and whole head at the front of bytes, if there is one, and its length.
+    /// What a clean head says.
     #[inline]
-    pub(crate) fn at_front(bytes: &[u8], wanted: &[String]) -> Option<(Self, usize)> {
-        let strict = with_few_headers(bytes, |bytes, room| Self::parse_strictly(bytes, room, wanted));
-        strict.ok().flatten()
-    }
-
-    #[inline]
-    fn parse_strictly<'b>(
-        bytes: &'b [u8],
-        room: &mut Room<'b>,
-        wanted: &[String],
-    ) -> Result<Option<(Self, usize)>, httparse::Error> {
-        let mut response = httparse::Response::new(&mut []);
-        let mut config = ParserConfig::default();
-        config.allow_multiple_spaces_in_response_status_delimiters(true);
-        Ok(match config.parse_response_with_uninit_headers(&mut response, bytes, room)? {
-            Status::Partial => None,
-            Status::Complete(len) => Some((
-                Self {
-                    status: response.code.unwrap_or_default(),
-                    reason: response.reason.unwrap_or_default().into(),
-                    minor_version: response.version,
-                    captured: capture(response.headers, wanted),
-                    framing: Framed::of(response.headers).framing(),
-                },
-                len,
-            )),
-        })
+    pub(super) fn of(response: &httparse::Response<'_, '_>, wanted: &[String]) -> Self {
+        Self {
+            status: response.code.unwrap_or_default(),
+            reason: response.reason.unwrap_or_default().into(),
+            minor_version: response.version,
+            captured: capture(response.headers, wanted),
+            framing: Framed::of(response.headers).framing(),
+        }
     }
 
     fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
@@ -318,6 +276,57 @@ impl ResponseHead {
     pub(crate) fn memory(&self) -> usize {
         self.reason.len() + captured_memory(&self.captured)
     }
+}
+
+/// The clean and whole head of a request at the front of bytes, if one is there that is not too long; and its length.
+#[inline]
+pub(super) fn strict_request<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+    longest: usize,
+) -> Option<(httparse::Request<'h, 'b>, usize)> {
+    let is_one = |request: &httparse::Request<'_, '_>, len: usize| {
+        len <= longest && request.method.is_some_and(|method| method.len() <= LONGEST_METHOD)
+    };
+    parse_request(bytes, room).ok().flatten().filter(|(request, len)| is_one(request, *len))
+}
+
+/// The same of a response.
+#[inline]
+pub(super) fn strict_response<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+    longest: usize,
+) -> Option<(httparse::Response<'h, 'b>, usize)> {
+    parse_response(bytes, room).ok().flatten().filter(|(_, len)| *len <= longest)
+}
+
+#[inline]
+fn parse_request<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+) -> Result<Option<(httparse::Request<'h, 'b>, usize)>, httparse::Error> {
+    let mut request = httparse::Request::new(&mut []);
+    let mut config = ParserConfig::default();
+    config.allow_multiple_spaces_in_request_line_delimiters(true);
+    Ok(match config.parse_request_with_uninit_headers(&mut request, bytes, room)? {
+        Status::Partial => None,
+        Status::Complete(len) => Some((request, len)),
+    })
+}
+
+#[inline]
+fn parse_response<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+) -> Result<Option<(httparse::Response<'h, 'b>, usize)>, httparse::Error> {
+    let mut response = httparse::Response::new(&mut []);
+    let mut config = ParserConfig::default();
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
+    Ok(match config.parse_response_with_uninit_headers(&mut response, bytes, room)? {
+        Status::Partial => None,
+        Status::Complete(len) => Some((response, len)),
+    })
 }
 
 /// The first line, if it is whole.

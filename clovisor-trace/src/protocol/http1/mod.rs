@@ -10,16 +10,16 @@ pub(crate) mod head;
 mod line;
 mod pairing;
 mod pending;
+mod queue;
 mod reader;
 mod request;
 mod response;
-
-use std::collections::VecDeque;
 
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
 use pairing::{Habits, Lost};
 use pending::Pending;
+use queue::Queue;
 use reader::{Kind, Reader};
 
 use super::conversation::{Chunk, Conversation, End, Reports};
@@ -29,15 +29,14 @@ use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward}
 pub(crate) struct Http1 {
     requests: Reader,
     responses: Reader,
-    /// Exchanges whose request was at least begun, oldest first. The newest may still be in its request. Boxed, since the room of a
-    /// queue stays when it is empty, as it is most of the time.
-    pending: VecDeque<Box<Pending>>,
+    /// Exchanges whose request was at least begun. The newest may still be in its request.
+    pending: Queue,
     /// A response under way to which no request was seen.
     orphan: Option<Box<Pending>>,
     /// Where the body of the latest response begins, if nobody knows the request's method and so whether it has one.
     unsure_body: Option<u64>,
     /// Where and when the bytes came that wait for the answer to a request for another protocol.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     /// Exchanges begun.
     begun: u64,
     /// Bytes held in `pending`.
@@ -54,7 +53,8 @@ pub(crate) struct Http1 {
     habits: Habits,
     /// Offset up to which the server has acknowledged.
     acked: u64,
-    lost: Lost,
+    /// Nothing as long as none is lost.
+    lost: Option<Box<Lost>>,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -71,7 +71,7 @@ impl Http1 {
         Self {
             requests: Reader::new(Kind::Request),
             responses: Reader::new(Kind::Response),
-            pending: VecDeque::new(),
+            pending: Queue::default(),
             orphan: None,
             unsure_body: None,
             held: None,
@@ -84,7 +84,7 @@ impl Http1 {
             served: 0,
             habits: Habits::new(),
             acked: 0,
-            lost: Lost::default(),
+            lost: None,
         }
     }
 
@@ -96,14 +96,19 @@ impl Http1 {
     /// Takes the oldest exchange off.
     fn take_front(&mut self) -> Option<Box<Pending>> {
         let pending = self.pending.pop_front()?;
-        self.pending_memory = self.pending.iter().map(|pending| pending.memory()).sum();
+        self.pending_memory = self.pending.iter().map(Pending::memory).sum();
         Some(pending)
+    }
+
+    /// What is lost, to write to.
+    fn lost(&mut self) -> &mut Lost {
+        self.lost.get_or_insert_default()
     }
 
     /// Reports what is complete.
     fn report_done(&mut self, out: &mut Reports) {
         let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
-        if self.pending.front().is_some_and(|oldest| is_done(oldest))
+        if self.pending.front().is_some_and(is_done)
             && let Some(done) = self.take_front()
         {
             out.push_back(done.report(Outcome::Complete));
@@ -135,7 +140,7 @@ impl Conversation for Http1 {
     }
 
     fn incident(&mut self, incident: Incident, offset: u64) {
-        let open = self.pending.iter_mut().chain(&mut self.orphan);
+        let open = self.pending.iter_mut().chain(self.orphan.as_deref_mut());
         // It is of the latest that reaches so far; one that was reported already had ended before.
         if let Some(hit) = open.filter(|pending| pending.holds(incident.toward, offset)).last() {
             hit.incident(incident);
@@ -212,6 +217,8 @@ impl Conversation for Http1 {
 
     fn memory(&self) -> usize {
         let orphan = self.orphan.as_ref().map_or(0, |orphan| orphan.memory());
-        size_of::<Self>() + self.requests.memory() + self.responses.memory() + self.pending_memory + orphan
+        let lost = self.lost.as_ref().map_or(0, |_| size_of::<Lost>());
+        let readers = self.requests.memory() + self.responses.memory();
+        readers + self.pending_memory + orphan + lost
     }
 }

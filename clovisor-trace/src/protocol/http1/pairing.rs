@@ -79,8 +79,7 @@ impl Http1 {
         let after_loss = std::mem::take(&mut self.requests_lost);
         let before = self.habits.latest_acked.filter(|_| !after_loss);
         // A repetition may stand before a response that the client had.
-        let unanswered =
-            !self.adrift && !chunk.is_bound && self.pending.iter().any(|before| !before.response_done);
+        let unanswered = !self.adrift && !chunk.is_bound && self.pending.unanswered().is_some();
         // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
         // was lost, it may have been, if something came during that request.
         let during = self.pending.back().is_some_and(|before| before.first_acked < chunk.acked);
@@ -96,7 +95,7 @@ impl Http1 {
         let is_trusted = (self.habits.is_known || self.habits.waits) && !chunk.is_bound;
         pending.waited = (follows || is_quiet) && is_trusted;
         let owed = self.pending.iter().filter(|before| !before.response_done).count() as u64;
-        pending.drained = is_quiet && is_trusted && self.lost.has_room_for(owed);
+        pending.drained = is_quiet && is_trusted && self.has_room_for(owed);
         // Of a repetition nobody knows but that it had at most so much.
         let had_all = self.served == chunk.acked || (chunk.is_bound && self.served < chunk.acked);
         if self.habits.pipelines || !had_all {
@@ -111,7 +110,8 @@ impl Http1 {
     /// requests had their responses, they are the response to this one: it came here only when it was sent again.
     pub(super) fn as_sent<'a>(&self, chunk: &Chunk<'a>) -> Chunk<'a> {
         let is_known = self.habits.is_known && !self.requests_lost;
-        let until = self.lost.unasked.filter(|until| is_known && *until < chunk.acked);
+        let until =
+            self.lost.as_ref().and_then(|lost| lost.unasked).filter(|until| is_known && *until < chunk.acked);
         until.map_or(*chunk, |acked| Chunk { acked, is_bound: true, ..*chunk })
     }
 
@@ -124,7 +124,7 @@ impl Http1 {
     /// request until the response begins.
     pub(super) fn may_ask(&self) -> bool {
         let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
-        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(|newest| unanswered(newest))
+        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
@@ -194,7 +194,7 @@ impl Http1 {
             self.habits.pipelines |= !self.requests_lost && is_whole;
             self.resolve(false, out);
         }
-        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        let first = self.pending.unanswered_mut();
         let goes_on = first.as_ref().is_some_and(|pending| pending.response_start_ns.is_some());
         // Nobody knows how many requests were lost before this one.
         self.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
@@ -204,7 +204,7 @@ impl Http1 {
             self.disprove(out);
         }
         let pairing = self.evidence(chunk).filter(|_| found);
-        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        let first = self.pending.unanswered_mut();
         if let (Some(pairing), Some(first)) = (pairing, first) {
             // Each message to one request says it anew, so that the final response has the last word.
             first.pairing = Some(pairing);
@@ -212,20 +212,25 @@ impl Http1 {
         found
     }
 
+    /// Whether so many requests may all have their responses among what was lost.
+    fn has_room_for(&self, requests: u64) -> bool {
+        self.lost.as_ref().map_or(requests == 0, |lost| lost.has_room_for(requests))
+    }
+
     /// Whether the server had received a byte of the oldest request without response: it cannot answer before.
     fn is_received(&self, chunk: &Chunk<'_>) -> bool {
-        self.candidates(chunk).next().is_some()
+        match self.pending.unanswered() {
+            // Those behind it came later in the stream.
+            Some(first) => chunk.acked == 0 || first.offset() < chunk.acked,
+            None => false,
+        }
     }
 
     /// Requests that a response may answer: the server had received a byte of them. With their places.
     fn candidates(&self, chunk: &Chunk<'_>) -> impl DoubleEndedIterator<Item = (usize, &Pending)> {
         let acked = chunk.acked;
         let received = move |pending: &Pending| acked == 0 || pending.offset() < acked;
-        self.pending
-            .iter()
-            .map(|pending| &**pending)
-            .enumerate()
-            .filter(move |(_, p)| !p.response_done && received(p))
+        self.pending.places().filter(move |(_, p)| !p.response_done && received(p))
     }
 
     /// Whether a request was sent by a client that had the responses to all before.
@@ -247,12 +252,12 @@ impl Http1 {
         let is_only = exact.next().is_none();
         drop(exact);
         // The responses to all before it must have come, or be lost.
-        let found = found.filter(|(place, _)| is_only && self.lost.has_room_for(*place as u64));
+        let found = found.filter(|(place, _)| is_only && self.has_room_for(*place as u64));
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);
                 self.adrift = false;
-                self.lost = Lost::default();
+                self.lost = None;
                 if let Some(front) = self.pending.front_mut() {
                     front.after_loss = false;
                     front.unconfirmed = !waited;
@@ -262,7 +267,7 @@ impl Http1 {
             None => {
                 let hit = self.candidates(chunk).rfind(|(_, p)| !may_be_later(p));
                 let hit = hit.map_or(0, |(place, _)| place + 1);
-                self.lost.requests += hit as u64;
+                self.lost().requests += hit as u64;
                 self.give_up(hit, Outcome::CaptureGap, out);
                 false
             }

@@ -124,18 +124,12 @@ impl Reader {
         Self { kind, state: State::Head(Vec::new()), maybe: None }
     }
 
-    /// What `parse` makes of the front of `bytes`, and how much of it: where a head may begin there, and is whole and clean, as most
-    /// are. It need not be looked for its end then, nor be kept. All else is for [`read`](Self::read).
+    /// Whether a head may begin at the front of `bytes`. One that is whole and clean, as most are, need not be looked for its end
+    /// then, nor be kept: a strict parser finds the same end, since in a clean head each line feed ends a line, but it passes over
+    /// empty lines. All else is for [`read`](Self::read).
     #[inline]
-    pub(crate) fn read_whole<'a, T>(
-        &self,
-        bytes: &'a [u8],
-        longest_head: usize,
-        parse: impl FnOnce(&'a [u8]) -> Option<(T, usize)>,
-    ) -> Option<(T, usize)> {
-        // A strict parser finds the same end: in a clean head each line feed ends a line. But it passes over empty lines.
-        let may_begin = self.is_between() && !matches!(bytes.first(), None | Some(b'\r' | b'\n'));
-        if may_begin { parse(bytes).filter(|(_, len)| *len <= longest_head) } else { None }
+    pub(crate) fn may_begin(&self, bytes: &[u8]) -> bool {
+        self.is_between() && !matches!(bytes.first(), None | Some(b'\r' | b'\n'))
     }
 
     /// Looks at the front of `bytes`, of which at least one is there.

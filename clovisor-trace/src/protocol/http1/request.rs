@@ -3,7 +3,8 @@
 use super::{
     Held, Http1,
     body::{Body, Skip},
-    head::{Framing, RequestHead},
+    fields::few_headers,
+    head::{Framing, RequestHead, strict_request},
     reader::{Event, State},
 };
 use crate::{
@@ -26,11 +27,8 @@ impl Http1 {
         let mut at = 0;
         while at < chunk.bytes.len() {
             let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
-            let parse = |bytes| RequestHead::at_front(bytes, &limits.headers);
-            if let Some((head, taken)) = self.requests.read_whole(bytes, limits.head, parse) {
-                self.request_part(chunk, offset, taken, out);
+            if let Some(taken) = self.whole_request(chunk, offset, bytes, limits, out) {
                 at += taken;
-                self.request_head(Some(head), chunk.offset + at as u64);
                 self.report_done(out);
                 continue;
             }
@@ -38,7 +36,7 @@ impl Http1 {
                 Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
                 Event::Held(taken) => {
                     let Chunk { time_ns, acked, is_bound, .. } = *chunk;
-                    self.held.get_or_insert(Held { offset, time_ns, acked, is_bound });
+                    self.held.get_or_insert_with(|| Box::new(Held { offset, time_ns, acked, is_bound }));
                     at += taken;
                 }
                 Event::HeadPart(taken) => {
@@ -81,6 +79,25 @@ impl Http1 {
         }
     }
 
+    /// Reads a clean and whole head where it lies, if one is there, as most are. How long it is.
+    fn whole_request(
+        &mut self,
+        chunk: &Chunk<'_>,
+        offset: u64,
+        bytes: &[u8],
+        limits: &Limits,
+        out: &mut Reports,
+    ) -> Option<usize> {
+        if !self.requests.may_begin(bytes) {
+            return None;
+        }
+        let mut room = few_headers();
+        let (request, len) = strict_request(bytes, &mut room, limits.head)?;
+        self.request_part(chunk, offset, len, out);
+        self.request_head(Some(RequestHead::of(&request, &limits.headers)), offset + len as u64);
+        Some(len)
+    }
+
     /// Counts bytes of a request, which they begin if none is under way.
     fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Reports) {
         let chunk = &self.as_sent(chunk);
@@ -119,7 +136,9 @@ impl Http1 {
 
     /// The newest request has ended, behind this offset.
     fn request_end(&mut self, offset: u64) {
-        self.lost.unasked = None;
+        if let Some(lost) = &mut self.lost {
+            lost.unasked = None;
+        }
         let Some(newest) = self.pending.back_mut() else { return };
         newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
@@ -161,7 +180,9 @@ impl Http1 {
     /// Bytes of the client were not captured.
     pub(super) fn request_gap(&mut self, len: u64, out: &mut Reports) {
         self.asked += len;
-        self.lost.requests += u64::from(len > 0 && self.requests.is_between() && !self.adrift);
+        if len > 0 && self.requests.is_between() && !self.adrift {
+            self.lost().requests += 1;
+        }
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
             newest.miss(Toward::Server, len);
         }
@@ -185,7 +206,7 @@ impl Http1 {
 
     /// The response has decided what the bytes behind a request that asked for another protocol are.
     pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Reports) {
-        let held = self.held.take();
+        let held = self.held.take().map(|held| *held);
         let next = if tunnel { State::Tunnel } else { State::Head(Vec::new()) };
         if !tunnel && !matches!(self.requests.state, State::Hold(_)) {
             return;

@@ -3,7 +3,8 @@
 use super::{
     Http1,
     body::{Body, Skip},
-    head::{Framing, ResponseHead},
+    fields::few_headers,
+    head::{Framing, ResponseHead, strict_response},
     pending::Pending,
     reader::{Event, State},
 };
@@ -53,16 +54,19 @@ impl Http1 {
                 self.begin_response(chunk, offset, out);
             }
             let bytes = &chunk.bytes[at..];
-            let parse = |bytes| ResponseHead::at_front(bytes, &limits.headers);
-            if let Some((head, taken)) = self.responses.read_whole(bytes, limits.head, parse) {
-                at += taken;
-                self.response_whole(chunk, offset, taken, Some(head), limits, out);
-                continue;
+            if self.responses.may_begin(bytes) {
+                let mut room = few_headers();
+                if let Some((response, taken)) = strict_response(bytes, &mut room, limits.head) {
+                    let head = ResponseHead::of(&response, &limits.headers);
+                    at += taken;
+                    self.response_whole(chunk, offset, taken, Some(head), limits, out);
+                    continue;
+                }
             }
             match self.responses.read(bytes, limits.head) {
                 Event::Nothing(taken) | Event::Held(taken) => at += taken,
                 Event::Foreign(taken) => {
-                    self.lost.bytes = self.lost.bytes.saturating_add(taken as u64);
+                    self.miss_response(taken as u64);
                     at += taken;
                 }
                 Event::HeadPart(taken) | Event::BodyPart(taken) => {
@@ -98,11 +102,10 @@ impl Http1 {
 
     /// The exchange that the response under way belongs to.
     fn answered(&mut self) -> Option<&mut Pending> {
-        let answered = match &mut self.orphan {
+        match &mut self.orphan {
             Some(orphan) => Some(orphan),
-            None => self.pending.iter_mut().find(|pending| !pending.response_done),
-        };
-        answered.map(|pending| &mut **pending)
+            None => self.pending.unanswered_mut(),
+        }
     }
 
     /// The first byte of a response is here: finds the request that it answers.
@@ -110,7 +113,9 @@ impl Http1 {
         // Another message of a response whose request is not known says no more of it.
         if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
-            self.lost.responses += u64::from(self.adrift || self.requests_lost);
+            if self.adrift || self.requests_lost {
+                self.lost().responses += 1;
+            }
             self.orphan = Some(Box::new(Pending::new(chunk, offset)));
         }
         if let Some(answered) = self.answered() {
@@ -240,9 +245,9 @@ impl Http1 {
 
     /// Bytes of the server were not captured.
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Reports) {
-        let owes_nothing = self.orphan.is_none() && self.pending.iter().all(|before| before.response_done);
+        let owes_nothing = self.orphan.is_none() && self.pending.unanswered().is_none();
         if len > 0 && self.responses.is_between() && owes_nothing && !self.adrift {
-            self.lost.unasked = Some(self.served);
+            self.lost().unasked = Some(self.served);
         }
         self.served += len;
         // Other responses may have been among them.
@@ -270,8 +275,14 @@ impl Http1 {
         }
         if matches!(self.responses.state, State::Lost) {
             // A stream met in its middle may have had any number before.
-            self.lost.bytes = self.lost.bytes.saturating_add(if len == 0 { u64::MAX } else { len });
+            self.miss_response(if len == 0 { u64::MAX } else { len });
         }
+    }
+
+    /// So many bytes of the server are of nobody knows what.
+    fn miss_response(&mut self, bytes: u64) {
+        let lost = self.lost();
+        lost.bytes = lost.bytes.saturating_add(bytes);
     }
 
     /// The server has said all.
