@@ -36,19 +36,23 @@ impl Outbox {
         Self { idle_ns, ..Self::default() }
     }
 
-    /// The next session that has ended long enough ago, which is then counted.
+    /// Whether a session is to be fetched: it has ended long enough ago.
+    #[inline]
+    pub(crate) fn is_due(&mut self) -> bool {
+        self.latest_ns = self.latest_ns.max(self.now_ns);
+        // A loss that is heard of at that time may have happened at this.
+        let is_due =
+            |ended_ns: u64| self.keep_ns == 0 || ended_ns.saturating_add(self.keep_ns) < self.latest_ns;
+        self.reports.front().is_some_and(|report| is_due(report.ended_ns))
+    }
+
+    /// The next session, which is counted by that.
     #[inline]
     pub(crate) fn pop(&mut self, ledger: &mut Ledger) -> Option<Session> {
-        self.latest_ns = self.latest_ns.max(self.now_ns);
-        let front = self.reports.front_mut()?;
-        // A loss that is heard of at that time may have happened at this.
-        if self.keep_ns > 0 && front.ended_ns.saturating_add(self.keep_ns) >= self.latest_ns {
-            return None;
-        }
-        let session = &mut front.session;
+        let Report { session, ended_ns, .. } = self.reports.front_mut()?;
         ledger.sessions[session.protocol as usize][session.outcome as usize] += 1;
         if !self.losses.is_empty() {
-            session.overlaps_loss |= self.losses.overlap(session, front.ended_ns, self.idle_ns);
+            session.overlaps_loss |= self.losses.overlap(session, *ended_ns, self.idle_ns);
         }
         ledger.sessions_overlapping_loss += u64::from(session.overlaps_loss);
         self.reports.pop_front().map(|report| report.session)

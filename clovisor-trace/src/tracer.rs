@@ -118,11 +118,12 @@ impl Tracer {
 
     /// The next session that has ended.
     pub fn poll_session(&mut self) -> Option<Session> {
-        let session = self.outbox.pop(&mut self.ledger);
-        if session.is_some() {
-            self.bring_sessions_up_to_date();
+        if !self.outbox.is_due() {
+            return None;
         }
-        session
+        self.bring_sessions_up_to_date();
+        self.ledger.sessions_open -= 1;
+        self.outbox.pop(&mut self.ledger)
     }
 
     /// What nobody looks at, and so need not be copied ([`Limits::unneeded`]). To be fetched about as often as packets are handed

@@ -7,6 +7,7 @@ mod opening;
 mod order;
 mod piece;
 mod sequence;
+mod straight;
 mod stray;
 mod stream;
 mod table;
@@ -35,6 +36,9 @@ use crate::{
 /// Taken for the round trip of a connection whose opening was not seen: 3 ms, as Wireshark does to tell reordering from
 /// retransmission.
 const ROUND_TRIP_NS: u64 = 3_000_000;
+
+/// The deadline of what has none.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// An address and a port, in two thirds of what a `SocketAddr` takes.
 type Endpoint = (IpAddr, u16);
@@ -91,33 +95,23 @@ pub(crate) struct Flow {
     /// How often one side has proven that it gets what is not seen here.
     proofs: u32,
     /// What of each stream was told to be unneeded.
-    told: [Told; 2],
+    told: Option<Box<[Told; 2]>>,
     conversation: Machine,
     /// When the last packet came.
     pub(crate) last_ns: u64,
-    /// The deadline under which the table has filed it.
-    pub(crate) filed_ns: Option<u64>,
+    /// The deadline under which the table has filed it, or [`NEVER`].
+    pub(crate) filed_ns: u64,
     /// What the table has on its books for it.
     pub(crate) booked: Booked,
 }
 
-/// What of a flow counts in the totals of its table.
+/// What of a flow the table has in its totals.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Booked {
-    pub(crate) memory: usize,
+    /// Bytes. Limits keep it far below what this could not tell.
+    pub(crate) memory: u32,
     /// Sessions begun and not reported.
-    pub(crate) open: u64,
-    /// Sessions begun.
-    pub(crate) begun: u64,
-}
-
-impl Booked {
-    /// Puts what a flow holds now in the place of what it held before.
-    fn replace(&mut self, before: Self, now: Self) {
-        self.memory = self.memory - before.memory + now.memory;
-        self.open = self.open - before.open + now.open;
-        self.begun = self.begun - before.begun + now.begun;
-    }
+    pub(crate) open: u32,
 }
 
 impl Flow {
@@ -130,10 +124,10 @@ impl Flow {
             closed: [false; 2],
             seen: [false; 2],
             proofs: 0,
-            told: [0..0, 0..0],
+            told: None,
             conversation: Machine::new(protocol),
             last_ns: 0,
-            filed_ns: None,
+            filed_ns: NEVER,
             booked: Booked::default(),
         }
     }
@@ -158,6 +152,9 @@ impl Flow {
     pub(crate) fn segment(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
         let now_ns = cx.now_ns;
         self.last_ns = now_ns;
+        if let Some((offset, acked)) = self.is_straight(toward, segment) {
+            return self.go_straight(toward, segment, (offset, acked), cx);
+        }
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
         let mut has_received = false;
         let at = self.streams[own].offset(segment.seq, now_ns);
@@ -351,14 +348,18 @@ impl Flow {
         }
     }
 
+    /// Sessions that have begun since the last call.
+    #[inline]
+    pub(crate) fn take_begun(&mut self) -> u32 {
+        self.conversation.take_begun()
+    }
+
     /// What it holds now.
+    #[inline]
     pub(crate) fn holds(&self) -> Booked {
         let streams: usize = self.streams.iter().map(Stream::memory).sum();
-        Booked {
-            memory: table::ENTRY + size_of::<Self>() + streams + self.conversation.memory(),
-            open: self.conversation.open(),
-            begun: self.conversation.begun(),
-        }
+        let memory = table::ENTRY + size_of::<Self>() + streams + self.conversation.memory();
+        Booked { memory: u32::try_from(memory).unwrap_or(u32::MAX), open: self.conversation.open() }
     }
 
     /// Adds what the flow knows to what its conversation has reported since there were so many.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use hashlink::{LinkedHashMap, linked_hash_map::RawEntryMut};
 
-use super::{Booked, Flow, Key, Unseen, stray::Strays};
+use super::{Booked, Flow, Key, NEVER, Unseen, stray::Strays};
 use crate::{
     ledger::Ledger,
     limits::Limits,
@@ -53,7 +53,27 @@ pub(crate) struct Table {
     ended: LinkedHashMap<Key, Ended>,
     strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
-    total: Booked,
+    total: Total,
+}
+
+/// What all flows hold together.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    memory: usize,
+    /// Sessions begun and not reported.
+    open: u64,
+    /// Sessions begun.
+    begun: u64,
+}
+
+impl Total {
+    /// Puts what a flow holds now in the place of what it held before.
+    #[inline]
+    fn replace(&mut self, before: Booked, now: Booked, begun: u32) {
+        self.memory = self.memory - before.memory as usize + now.memory as usize;
+        self.open = self.open - u64::from(before.open) + u64::from(now.open);
+        self.begun += u64::from(begun);
+    }
 }
 
 impl Table {
@@ -63,7 +83,7 @@ impl Table {
             ended: LinkedHashMap::new(),
             strays: Strays::default(),
             deadlines: BTreeSet::new(),
-            total: Booked::default(),
+            total: Total::default(),
         }
     }
 
@@ -182,9 +202,9 @@ impl Table {
         flow.end(end, cx);
         flow.sign(key, reported, cx);
         cx.ledger.flows_ended += 1;
-        self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
-        if let Some(filed) = flow.filed_ns {
-            self.deadlines.remove(&(filed, *key));
+        self.total.replace(flow.booked, Booked::default(), flow.take_begun());
+        if flow.filed_ns != NEVER {
+            self.deadlines.remove(&(flow.filed_ns, *key));
         }
         // What ends otherwise may go on, and be met in its middle.
         if !flow.is_over() {
@@ -244,7 +264,7 @@ impl Table {
         flow.sign(key, reported, cx);
         // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
         if flow.deadline(cx.limits) == Some(due) {
-            flow.filed_ns = None;
+            flow.filed_ns = NEVER;
             self.deadlines.remove(&(due, *key));
         } else {
             book(flow, key, &mut self.total, &mut self.deadlines, cx.limits);
@@ -292,19 +312,19 @@ impl Table {
 fn book(
     flow: &mut Flow,
     key: &Key,
-    total: &mut Booked,
+    total: &mut Total,
     deadlines: &mut BTreeSet<(u64, Key)>,
     limits: &Limits,
 ) {
     let holds = flow.holds();
-    total.replace(std::mem::replace(&mut flow.booked, holds), holds);
-    let deadline = flow.deadline(limits);
+    total.replace(std::mem::replace(&mut flow.booked, holds), holds, flow.take_begun());
+    let deadline = flow.deadline(limits).unwrap_or(NEVER);
     if deadline != flow.filed_ns {
-        if let Some(old) = flow.filed_ns {
-            deadlines.remove(&(old, *key));
+        if flow.filed_ns != NEVER {
+            deadlines.remove(&(flow.filed_ns, *key));
         }
-        if let Some(new) = deadline {
-            deadlines.insert((new, *key));
+        if deadline != NEVER {
+            deadlines.insert((deadline, *key));
         }
         flow.filed_ns = deadline;
     }

@@ -39,7 +39,7 @@ impl Flow {
     pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         let next = self.streams[toward as usize].next()?;
-        let told = &mut self.told[toward as usize];
+        let told = self.told.as_ref().map_or(0..0, |told| told[toward as usize].clone());
         let until = next.saturating_add(self.conversation.unneeded(toward).min(LONGEST));
         let ahead = told.end.saturating_sub(next);
         // Of what has no end the rest is told when half of it has come.
@@ -47,7 +47,8 @@ impl Flow {
             return None;
         }
         let goes_on = told.contains(&next);
-        *told = if goes_on { told.start } else { next }..until;
+        let told = if goes_on { told.start } else { next }..until;
+        self.told.get_or_insert_with(|| Box::new([0..0, 0..0]))[toward as usize] = told;
         Some(self.unneeded(key, toward, next..until))
     }
 
@@ -56,7 +57,10 @@ impl Flow {
         Toward::BOTH.into_iter().filter_map(move |toward| {
             let stream = &self.streams[toward as usize];
             let next = stream.next()?;
-            (self.told[toward as usize].end > next).then(|| self.unneeded(key, toward, next..next))
+            self.told
+                .as_ref()
+                .is_some_and(|told| told[toward as usize].end > next)
+                .then(|| self.unneeded(key, toward, next..next))
         })
     }
 
@@ -79,8 +83,9 @@ impl Flow {
         toward: Toward,
         piece: Piece<&'a [u8]>,
     ) -> impl Iterator<Item = Piece<&'a [u8]>> + use<'a> {
-        let told = &self.told[toward as usize];
-        let is_told = told.start <= piece.end() - piece.cut && piece.end() <= told.end;
+        let told = self.told.as_ref().map(|told| told[toward as usize].clone());
+        let is_told =
+            told.is_some_and(|told| told.start <= piece.end() - piece.cut && piece.end() <= told.end);
         let mut rest = Some(piece);
         std::iter::from_fn(move || {
             let piece = rest.take()?;

@@ -107,11 +107,11 @@ pub(crate) trait Conversation {
     /// The flow is over: everything still open is reported.
     fn end(&mut self, end: End, out: &mut Reports);
 
-    /// Sessions that have begun.
-    fn begun(&self) -> u64;
+    /// Sessions that have begun since the last call.
+    fn take_begun(&mut self) -> u32;
 
     /// Sessions that have begun and were not yet reported.
-    fn open(&self) -> u64;
+    fn open(&self) -> u32;
 
     /// Bytes of memory held beside the flow.
     fn memory(&self) -> usize;

@@ -74,12 +74,12 @@ impl Conversation for Machine {
     }
 
     #[inline]
-    fn begun(&self) -> u64 {
-        by_the_one!(self, one => one.begun())
+    fn take_begun(&mut self) -> u32 {
+        by_the_one!(self, one => one.take_begun())
     }
 
     #[inline]
-    fn open(&self) -> u64 {
+    fn open(&self) -> u32 {
         by_the_one!(self, one => one.open())
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Tcp {
     anatomy: Anatomy,
     missing_bytes: u64,
     reported: bool,
+    /// Whether it was told that it has begun.
+    told: bool,
 }
 
 impl Tcp {
@@ -37,6 +39,7 @@ impl Tcp {
             anatomy: Anatomy::default(),
             missing_bytes: 0,
             reported: false,
+            told: false,
         }
     }
 
@@ -115,12 +118,13 @@ impl Conversation for Tcp {
         self.report(outcome, out);
     }
 
-    fn begun(&self) -> u64 {
-        u64::from(self.start_ns.is_some())
+    fn take_begun(&mut self) -> u32 {
+        let has_begun = self.start_ns.is_some();
+        u32::from(has_begun && !std::mem::replace(&mut self.told, has_begun))
     }
 
-    fn open(&self) -> u64 {
-        u64::from(self.start_ns.is_some() && !self.reported)
+    fn open(&self) -> u32 {
+        u32::from(self.start_ns.is_some() && !self.reported)
     }
 
     fn memory(&self) -> usize {

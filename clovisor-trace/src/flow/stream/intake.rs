@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Mark, PIECE_OVERHEAD, Piece, Stream, Taken};
+use super::{Mark, Piece, Stream, Taken};
 
 impl Stream {
     /// Queues what of a piece is new. Bytes that wait already stay as they are: it is the first that the receiver
@@ -14,11 +14,12 @@ impl Stream {
         }
         let bytes = piece.bytes.as_ref();
         let bytes_end = piece.offset + bytes.len() as u64;
-        let mut at = piece.offset.max(self.next.unwrap_or(0)).min(bytes_end);
+        let mut at = piece.offset.max(self.next().unwrap_or(0)).min(bytes_end);
+        let queue = &self.unrest().queue;
         let mut new = Vec::new();
-        let before = self.queue.range(..=at).next_back().map(|(offset, _)| *offset);
+        let before = queue.range(..=at).next_back().map(|(offset, _)| *offset);
         let mut is_copy = false;
-        for held in self.queue.range(before.unwrap_or(at)..bytes_end.max(at)).map(|(_, held)| held) {
+        for held in queue.range(before.unwrap_or(at)..bytes_end.max(at)).map(|(_, held)| held) {
             if held.offset > at {
                 new.push(at..held.offset);
             }
@@ -31,7 +32,7 @@ impl Stream {
         }
         // Of what waits, it may say that it was sent earlier.
         if is_copy && piece.acked > 0 {
-            self.bounds.note_sent(piece.end(), piece.acked);
+            self.unrest().bounds.note_sent(piece.end(), piece.acked);
         }
         let new = new.into_iter().flat_map(|range| self.cut_where_known(range)).collect::<Vec<_>>();
         let mut any = false;
@@ -59,9 +60,10 @@ impl Stream {
                 && held.acked <= piece.acked
         };
         let bytes_end = piece.offset + piece.bytes.as_ref().len() as u64;
-        piece.offset >= self.next.unwrap_or(0)
+        let last = self.unrest.as_ref().and_then(|unrest| unrest.queue.last_key_value());
+        piece.offset >= self.next().unwrap_or(0)
             && (piece.end() > piece.offset || piece.mark != Mark::None)
-            && self.queue.last_key_value().is_none_or(|(_, last)| is_before(last))
+            && last.is_none_or(|(_, last)| is_before(last))
             && self.first_known(piece.offset..bytes_end).is_none()
     }
 
@@ -77,7 +79,7 @@ impl Stream {
             mark: piece.mark,
             continued: piece.continued || range.start > piece.offset,
             trouble: piece.trouble,
-            is_old: range.end <= self.acked.max(self.stood),
+            is_old: range.end <= self.acked.max(self.unrest.as_ref().map_or(0, |unrest| unrest.stood)),
         }
     }
 
@@ -90,10 +92,12 @@ impl Stream {
     pub(super) fn first_known(&self, range: Range<u64>) -> Option<u64> {
         let is_inside = |at: &u64| range.start < *at && *at < range.end;
         let acked = Some(self.acked).filter(is_inside);
-        if self.bounds.is_empty() {
-            return acked;
+        match &self.unrest {
+            Some(unrest) if !unrest.bounds.is_empty() => {
+                unrest.bounds.sent_ends().filter(is_inside).chain(acked).min()
+            }
+            _ => acked,
         }
-        self.bounds.sent_ends().filter(is_inside).chain(acked).min()
     }
 
     /// A range in parts of each of which the same is known of when it was sent.
@@ -109,17 +113,15 @@ impl Stream {
 
     /// Queues a piece that overlaps no other's bytes. Whether it says anything new.
     pub(super) fn insert(&mut self, piece: Piece<Vec<u8>>) -> bool {
-        if let Some(held) = self.queue.get(&piece.offset) {
+        let unrest = self.unrest();
+        if let Some(held) = unrest.queue.get(&piece.offset) {
             // Only a mark, or the place of bytes that were cut, can be there.
             let better = piece.end() > held.end() || piece.cut < held.cut || piece.mark != Mark::None;
             if !better || held.mark != Mark::None {
                 return false;
             }
         }
-        self.queued += piece.bytes.len() + PIECE_OVERHEAD;
-        if let Some(old) = self.queue.insert(piece.offset, piece) {
-            self.queued -= old.bytes.len() + PIECE_OVERHEAD;
-        }
+        unrest.insert(piece);
         true
     }
 }

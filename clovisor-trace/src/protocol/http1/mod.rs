@@ -17,7 +17,7 @@ mod response;
 
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
-use pairing::{Habits, Lost};
+use pairing::{Habits, Lost, Place};
 use pending::Pending;
 use queue::Queue;
 use reader::{Kind, Reader};
@@ -34,11 +34,11 @@ pub(crate) struct Http1 {
     /// A response under way to which no request was seen.
     orphan: Option<Box<Pending>>,
     /// Where the body of the latest response begins, if nobody knows the request's method and so whether it has one.
-    unsure_body: Option<u64>,
+    unsure_body: Place,
     /// Where and when the bytes came that wait for the answer to a request for another protocol.
     held: Option<Box<Held>>,
-    /// Exchanges begun.
-    begun: u64,
+    /// Exchanges begun since it was last asked.
+    begun: u32,
     /// Bytes held in `pending`.
     pending_memory: usize,
     /// Requests that nobody could read came since the newest in `pending`.
@@ -73,7 +73,7 @@ impl Http1 {
             responses: Reader::new(Kind::Response),
             pending: Queue::default(),
             orphan: None,
-            unsure_body: None,
+            unsure_body: Place::UNKNOWN,
             held: None,
             begun: 0,
             pending_memory: 0,
@@ -165,7 +165,7 @@ impl Conversation for Http1 {
         match toward {
             Toward::Server => self.requests.unneeded(),
             // What comes first behind the head may show that there is no body.
-            Toward::Client if self.unsure_body == Some(self.served) => 0,
+            Toward::Client if self.unsure_body.get() == Some(self.served) => 0,
             Toward::Client => self.responses.unneeded(),
         }
     }
@@ -207,12 +207,12 @@ impl Conversation for Http1 {
         }
     }
 
-    fn begun(&self) -> u64 {
-        self.begun
+    fn take_begun(&mut self) -> u32 {
+        std::mem::take(&mut self.begun)
     }
 
-    fn open(&self) -> u64 {
-        self.pending.len() as u64 + u64::from(self.orphan.is_some())
+    fn open(&self) -> u32 {
+        self.pending.len() + u32::from(self.orphan.is_some())
     }
 
     fn memory(&self) -> usize {

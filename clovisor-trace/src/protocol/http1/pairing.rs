@@ -31,9 +31,22 @@ pub(super) struct Habits {
     /// All of its requests were seen.
     is_known: bool,
     /// What the client had acknowledged with the latest bytes of its requests, unless some were lost since.
-    latest_acked: Option<u64>,
+    latest_acked: Place,
     /// Where the latest bytes of the server end, and what they acknowledged.
-    server_said: Option<(u64, u64)>,
+    server_said: (Place, u64),
+}
+
+/// An offset that may not be known, in the room of one: none is so large.
+#[derive(Clone, Copy)]
+pub(super) struct Place(pub(super) u64);
+
+impl Place {
+    pub(super) const UNKNOWN: Self = Self(u64::MAX);
+
+    #[inline]
+    pub(super) fn get(self) -> Option<u64> {
+        (self.0 != u64::MAX).then_some(self.0)
+    }
 }
 
 /// What of a connection has no partner since order was lost.
@@ -65,8 +78,8 @@ impl Habits {
             waits: false,
             overlaps: false,
             is_known: true,
-            latest_acked: None,
-            server_said: None,
+            latest_acked: Place::UNKNOWN,
+            server_said: (Place::UNKNOWN, 0),
         }
     }
 }
@@ -77,7 +90,7 @@ impl Http1 {
         self.end_bodiless(chunk.acked, out);
         let mut pending = Box::new(Pending::new(chunk, offset));
         let after_loss = std::mem::take(&mut self.requests_lost);
-        let before = self.habits.latest_acked.filter(|_| !after_loss);
+        let before = self.habits.latest_acked.get().filter(|_| !after_loss);
         // A repetition may stand before a response that the client had.
         let unanswered = !self.adrift && !chunk.is_bound && self.pending.unanswered().is_some();
         // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
@@ -117,7 +130,7 @@ impl Http1 {
 
     /// More bytes of a request came.
     pub(super) fn note_asked(&mut self, chunk: &Chunk<'_>) {
-        self.habits.latest_acked = Some(chunk.acked).filter(|_| !chunk.is_bound);
+        self.habits.latest_acked = if chunk.is_bound { Place::UNKNOWN } else { Place(chunk.acked) };
     }
 
     /// Whether a request may begin here, although what came before it was lost. A client that waits goes on with its
@@ -129,7 +142,7 @@ impl Http1 {
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
     fn end_bodiless(&mut self, acked: u64, out: &mut Reports) {
-        let at_body = self.unsure_body == Some(acked) && self.served == acked;
+        let at_body = self.unsure_body.get() == Some(acked) && self.served == acked;
         if at_body && matches!(self.responses.state, State::Body(_)) && !self.habits.pipelines {
             self.response_end(None, out);
         }
@@ -138,7 +151,7 @@ impl Http1 {
     /// Whether, with this acknowledgement and at this offset of the client, either end had all that the other had sent.
     pub(super) fn has_all_of_both(&self, acked: u64, offset: u64) -> bool {
         // It cannot have acknowledged more, since the client had sent no more when it had got what came before.
-        self.habits.server_said.is_some_and(|(end, server_acked)| server_acked == offset && end <= acked)
+        self.habits.server_said.0.get().is_some_and(|end| end <= acked) && self.habits.server_said.1 == offset
     }
 
     /// Bytes of the server came, up to the end of this chunk.
@@ -155,7 +168,7 @@ impl Http1 {
             }
         }
         self.served = end;
-        self.habits.server_said = Some((self.served, chunk.acked)).filter(|_| !chunk.is_bound);
+        self.habits.server_said = (if chunk.is_bound { Place::UNKNOWN } else { Place(end) }, chunk.acked);
     }
 
     /// Whether a response may begin here, although those before were lost. As long as the server has no more than the
@@ -178,7 +191,7 @@ impl Http1 {
     /// Whether the response under way, to a request of which the method was not seen, must have been to HEAD: another one
     /// follows its head.
     pub(super) fn is_bodiless(&self, chunk: &Chunk<'_>) -> bool {
-        self.unsure_body == Some(chunk.offset)
+        self.unsure_body.get() == Some(chunk.offset)
             && chunk.starts_packet
             && matches!(self.responses.state, State::Body(_))
             && self.responses.starts_message(chunk.bytes)

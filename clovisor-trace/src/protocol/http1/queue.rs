@@ -16,8 +16,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
+    /// Limits keep it far below what this could not tell.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        let more = self.more.as_ref().map_or(0, |more| more.len());
+        u32::from(self.first.is_some()).saturating_add(u32::try_from(more).unwrap_or(u32::MAX))
     }
 
     #[inline]

@@ -71,10 +71,11 @@ impl Http1 {
             }
             self.report_done(out);
         }
-        if self.pending.len() > limits.pipeline.max(1) {
+        let (most, pending) = (limits.pipeline.max(1), self.pending.len() as usize);
+        if pending > most {
             // Whose response comes next can no longer be told.
             self.responses_out_of_step(Outcome::Truncated, out);
-            let excess = self.pending.len().saturating_sub(limits.pipeline.max(1));
+            let excess = (self.pending.len() as usize).saturating_sub(most);
             self.give_up(excess, Outcome::Truncated, out);
         }
     }
@@ -142,11 +143,8 @@ impl Http1 {
         let Some(newest) = self.pending.back_mut() else { return };
         newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
-        self.requests.state = if wants_tunnel && !newest.response_done {
-            State::Hold(Vec::new())
-        } else {
-            State::Head(Vec::new())
-        };
+        self.requests.state =
+            if wants_tunnel && !newest.response_done { State::Hold(Box::default()) } else { State::BETWEEN };
     }
 
     /// Nobody can tell where the newest request ends.
@@ -195,7 +193,7 @@ impl Http1 {
                         newest.spoil(Outcome::CaptureGap);
                         newest.request_over = true;
                     }
-                    self.requests.state = State::Head(Vec::new());
+                    self.requests.state = State::BETWEEN;
                 }
                 Skip::Lost => self.requests_out_of_step(Outcome::CaptureGap),
             },
@@ -207,11 +205,11 @@ impl Http1 {
     /// The response has decided what the bytes behind a request that asked for another protocol are.
     pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Reports) {
         let held = self.held.take().map(|held| *held);
-        let next = if tunnel { State::Tunnel } else { State::Head(Vec::new()) };
+        let next = if tunnel { State::Tunnel } else { State::BETWEEN };
         if !tunnel && !matches!(self.requests.state, State::Hold(_)) {
             return;
         }
-        let State::Hold(bytes) = std::mem::replace(&mut self.requests.state, next) else { return };
+        let State::Hold(kept) = std::mem::replace(&mut self.requests.state, next) else { return };
         if let Some(Held { offset, time_ns, acked, is_bound }) = held.filter(|_| !tunnel) {
             let toward = Toward::Server;
             self.request_bytes(
@@ -221,7 +219,7 @@ impl Http1 {
                     offset,
                     acked,
                     is_bound,
-                    bytes: &bytes,
+                    bytes: &kept.bytes,
                     starts_packet: true,
                     trouble: None,
                 },

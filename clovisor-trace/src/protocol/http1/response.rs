@@ -5,6 +5,7 @@ use super::{
     body::{Body, Skip},
     fields::few_headers,
     head::{Framing, ResponseHead, strict_response},
+    pairing::Place,
     pending::Pending,
     reader::{Event, State},
 };
@@ -145,7 +146,7 @@ impl Http1 {
             && self
                 .answered()
                 .is_some_and(|answered| answered.request_over && answered.exchange.request.is_none());
-        self.unsure_body = unknown.then_some(offset + bytes as u64);
+        self.unsure_body = if unknown { Place(offset + bytes as u64) } else { Place::UNKNOWN };
         self.response_head(head, limits, out);
     }
 
@@ -192,7 +193,7 @@ impl Http1 {
 
     /// The response under way is whole.
     pub(super) fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Reports) {
-        self.responses.state = State::Head(Vec::new());
+        self.responses.state = State::BETWEEN;
         if let Some(mut orphan) = self.orphan.take() {
             orphan.end_response();
             out.push_back(orphan.report(Outcome::RequestUnobserved));
