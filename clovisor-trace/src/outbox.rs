@@ -8,18 +8,17 @@ use std::collections::VecDeque;
 
 use crate::{
     flow::Unneeded,
-    ledger::Ended,
+    ledger::Ledger,
     loss::{Loss, Losses},
+    protocol::{Report, Reports},
     session::Session,
 };
 
 /// Sessions in the order of their ends.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    sessions: VecDeque<Kept>,
-    counts: Ended,
-    /// How many of them are marked.
-    overlapping: u64,
+    /// What flows have reported, and signed.
+    pub(crate) reports: Reports,
     losses: Losses,
     /// What was found to be unneeded since it was last asked for.
     pub(crate) unneeded: VecDeque<Unneeded>,
@@ -31,36 +30,32 @@ pub(crate) struct Outbox {
     keep_ns: u64,
 }
 
-/// A session that has ended.
-struct Kept {
-    ended_ns: u64,
-    session: Session,
-}
-
 impl Outbox {
     /// Nothing has ended yet. A connection is waited for so long.
     pub(crate) fn new(idle_ns: u64) -> Self {
         Self { idle_ns, ..Self::default() }
     }
 
-    /// The next session that has ended long enough ago.
-    pub(crate) fn pop(&mut self) -> Option<Session> {
+    /// Whether a session is to be fetched: it has ended long enough ago.
+    #[inline]
+    pub(crate) fn is_due(&mut self) -> bool {
         self.latest_ns = self.latest_ns.max(self.now_ns);
-        let is_due = |kept: &Kept| {
-            // A loss that is heard of at that time may have happened at this.
-            self.keep_ns == 0 || kept.ended_ns.saturating_add(self.keep_ns) < self.latest_ns
-        };
-        self.sessions.front().is_some_and(is_due).then(|| self.take()).flatten()
+        // A loss that is heard of at that time may have happened at this.
+        let is_due =
+            |ended_ns: u64| self.keep_ns == 0 || ended_ns.saturating_add(self.keep_ns) < self.latest_ns;
+        self.reports.front().is_some_and(|report| is_due(report.ended_ns))
     }
 
-    fn take(&mut self) -> Option<Session> {
-        let Kept { ended_ns, mut session } = self.sessions.pop_front()?;
-        self.counts[session.protocol as usize][session.outcome as usize] += 1;
+    /// The next session, which is counted by that.
+    #[inline]
+    pub(crate) fn pop(&mut self, ledger: &mut Ledger) -> Option<Session> {
+        let Report { session, ended_ns, .. } = self.reports.front_mut()?;
+        ledger.sessions[session.protocol as usize][session.outcome as usize] += 1;
         if !self.losses.is_empty() {
-            session.overlaps_loss |= self.losses.overlap(&session, ended_ns, self.idle_ns);
+            session.overlaps_loss |= self.losses.overlap(session, *ended_ns, self.idle_ns);
         }
-        self.overlapping += u64::from(session.overlaps_loss);
-        Some(session)
+        ledger.sessions_overlapping_loss += u64::from(session.overlaps_loss);
+        self.reports.pop_front().map(|report| report.session)
     }
 
     /// From now on keeps sessions so long.
@@ -70,17 +65,7 @@ impl Outbox {
 
     /// Sessions that were not fetched yet.
     pub(crate) fn len(&self) -> u64 {
-        self.sessions.len() as u64
-    }
-
-    /// Sessions by protocol and outcome that were fetched.
-    pub(crate) fn counts(&self) -> Ended {
-        self.counts
-    }
-
-    /// Sessions that overlap a loss and were fetched.
-    pub(crate) fn overlapping(&self) -> u64 {
-        self.overlapping
+        self.reports.len() as u64
     }
 
     /// Takes note of a loss.
@@ -90,18 +75,11 @@ impl Outbox {
 
     /// An interface is no longer traced, and its losses are forgotten: sessions of it are marked first.
     pub(crate) fn forget(&mut self, interface: u32) {
-        for Kept { ended_ns, session } in
-            self.sessions.iter_mut().filter(|kept| kept.session.interface == interface)
+        for Report { ended_ns, session, .. } in
+            self.reports.iter_mut().filter(|kept| kept.session.interface == interface)
         {
             session.overlaps_loss |= self.losses.overlap(session, *ended_ns, self.idle_ns);
         }
         self.losses.forget(interface);
-    }
-}
-
-impl Extend<Session> for Outbox {
-    fn extend<I: IntoIterator<Item = Session>>(&mut self, sessions: I) {
-        let ended_ns = self.now_ns;
-        self.sessions.extend(sessions.into_iter().map(|session| Kept { ended_ns, session }));
     }
 }

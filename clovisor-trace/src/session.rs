@@ -3,7 +3,10 @@
 //!
 //! Only what was seen is in it: a field that nobody saw is `None`, and [`Outcome`] says why the session ended.
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use crate::{
     anatomy::Anatomy,
@@ -14,6 +17,9 @@ use crate::{
 
 /// Value of `http.request.method` for a method that is not known.
 const OTHER_METHOD: &str = "_OTHER";
+
+/// Stands where the flow has not yet said who.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +68,32 @@ pub struct Session {
 }
 
 impl Session {
+    /// One of which nothing is known but this. The flow that it is of has yet to say where it was and who it was between.
+    #[inline]
+    pub(crate) fn unsigned(protocol: Protocol, outcome: Outcome, detail: Detail) -> Self {
+        Self {
+            interface: 0,
+            side: Side::Server,
+            protocol,
+            client: NOBODY,
+            server: NOBODY,
+            start_ns: 0,
+            end_ns: 0,
+            request_end_ns: None,
+            response_start_ns: None,
+            pairing: None,
+            outcome,
+            request: Transfer::default(),
+            response: Transfer::default(),
+            anatomy: Anatomy::default(),
+            missing_bytes: 0,
+            overlaps_loss: false,
+            first_seq: 0,
+            opposite_seq: 0,
+            detail,
+        }
+    }
+
     /// `http.request.method`: the request's, if it was seen, and `_OTHER` for one that is not known.
     #[must_use]
     pub fn method(&self) -> Option<&'static str> {

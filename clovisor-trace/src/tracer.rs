@@ -107,8 +107,7 @@ impl Tracer {
 
     /// Whether anything has waited long enough.
     fn is_due(&self, now_ns: u64) -> bool {
-        let due = [self.table.next_due(&self.limits), self.datagrams.next_due()];
-        due.into_iter().flatten().any(|due| due <= now_ns)
+        self.table.is_due(now_ns, &self.limits) || self.datagrams.next_due().is_some_and(|due| due <= now_ns)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -119,11 +118,12 @@ impl Tracer {
 
     /// The next session that has ended.
     pub fn poll_session(&mut self) -> Option<Session> {
-        let session = self.outbox.pop();
-        if session.is_some() {
-            self.bring_sessions_up_to_date();
+        if !self.outbox.is_due() {
+            return None;
         }
-        session
+        self.bring_sessions_up_to_date();
+        self.ledger.sessions_open -= 1;
+        self.outbox.pop(&mut self.ledger)
     }
 
     /// What nobody looks at, and so need not be copied ([`Limits::unneeded`]). To be fetched about as often as packets are handed
@@ -180,7 +180,5 @@ impl Tracer {
     fn bring_sessions_up_to_date(&mut self) {
         self.ledger.sessions_begun = self.table.begun_sessions();
         self.ledger.sessions_open = self.table.open_sessions() + self.outbox.len();
-        self.ledger.sessions = self.outbox.counts();
-        self.ledger.sessions_overlapping_loss = self.outbox.overlapping();
     }
 }

@@ -25,6 +25,12 @@ struct Kept {
 }
 
 impl Bounds {
+    /// Whether nothing is known.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_none()
+    }
+
     /// The receiver had all before `end` by an offset of its own stream.
     pub(super) fn note_received(&mut self, end: u64, by: u64) {
         let received = &mut self.kept.get_or_insert_default().received;
@@ -45,7 +51,11 @@ impl Bounds {
     }
 
     /// What the sender had acknowledged at most when it first sent the bytes that end here.
+    #[inline]
     pub(super) fn sent_with(&self, end: u64) -> Option<u64> {
+        if self.is_empty() {
+            return None;
+        }
         self.sent().filter(|(until, _)| *until >= end).map(|(_, acked)| *acked).min()
     }
 
@@ -65,6 +75,7 @@ impl Bounds {
     }
 
     /// All before an offset has come, or is given up.
+    #[inline]
     pub(super) fn advance(&mut self, offset: u64) {
         let Some(Kept { received, sent }) = self.kept.as_deref_mut() else { return };
         while received.front().is_some_and(|(until, _)| *until <= offset) {

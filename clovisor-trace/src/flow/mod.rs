@@ -7,13 +7,17 @@ mod opening;
 mod order;
 mod piece;
 mod sequence;
+mod straight;
 mod stray;
 mod stream;
 mod table;
 mod unneeded;
 mod unseen;
 
-use std::net::IpAddr;
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
 use opening::Opening;
 use piece::{Mark, Piece, Taken};
@@ -24,22 +28,23 @@ pub use unneeded::Unneeded;
 pub(crate) use unseen::Unseen;
 
 use crate::{
-    anatomy::{Anatomy, Incident, Trouble},
-    limits::Limits,
+    anatomy::{Incident, Trouble},
     packet::{Heading, Packet, Segment, Side, Toward},
-    protocol::{Chunk, Conversation, End, Protocol, Report},
-    session::Session,
+    protocol::{Chunk, Conversation, End, Machine, Protocol},
 };
 
 /// Taken for the round trip of a connection whose opening was not seen: 3 ms, as Wireshark does to tell reordering from
 /// retransmission.
 const ROUND_TRIP_NS: u64 = 3_000_000;
 
+/// The deadline of what has none.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 /// An address and a port, in two thirds of what a `SocketAddr` takes.
 type Endpoint = (IpAddr, u16);
 
 /// What tells one flow from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) interface: u32,
     pub(crate) side: Side,
@@ -58,10 +63,26 @@ impl Key {
     }
 }
 
+/// In as few words as there are: it is hashed for each packet. The seed of the tables' hasher is random, so nobody can choose
+/// addresses and ports that collide.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { interface, side: _, client, server } = *self;
+        match (client.0, server.0) {
+            (IpAddr::V4(client), IpAddr::V4(server)) => {
+                state.write_u64(u64::from(client.to_bits()) << 32 | u64::from(server.to_bits()));
+            }
+            (client, server) => [client, server].into_iter().for_each(|ip| match ip {
+                IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
+                IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
+            }),
+        }
+        state.write_u64(u64::from(interface) << 32 | u64::from(client.1) << 16 | u64::from(server.1));
+    }
+}
+
 /// One connection.
 pub(crate) struct Flow {
-    key: Key,
-    protocol: Protocol,
     streams: [Stream; 2],
     /// How each stream ended, once it did.
     finished: [bool; 2],
@@ -74,42 +95,28 @@ pub(crate) struct Flow {
     /// How often one side has proven that it gets what is not seen here.
     proofs: u32,
     /// What of each stream was told to be unneeded.
-    told: [Told; 2],
-    conversation: Box<dyn Conversation>,
-    /// What the conversation reports; a flow at rest has no room of its own for it.
-    reports: Vec<Report>,
+    told: Option<Box<[Told; 2]>>,
+    conversation: Machine,
     /// When the last packet came.
     pub(crate) last_ns: u64,
-    /// The deadline under which the table has filed it.
-    pub(crate) filed_ns: Option<u64>,
+    /// The deadline under which the table has filed it, or [`NEVER`].
+    pub(crate) filed_ns: u64,
     /// What the table has on its books for it.
     pub(crate) booked: Booked,
 }
 
-/// What of a flow counts in the totals of its table.
+/// What of a flow the table has in its totals.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Booked {
-    pub(crate) memory: usize,
+    /// Bytes. Limits keep it far below what this could not tell.
+    pub(crate) memory: u32,
     /// Sessions begun and not reported.
-    pub(crate) open: u64,
-    /// Sessions begun.
-    pub(crate) begun: u64,
-}
-
-impl Booked {
-    /// Puts what a flow holds now in the place of what it held before.
-    fn replace(&mut self, before: Self, now: Self) {
-        self.memory = self.memory - before.memory + now.memory;
-        self.open = self.open - before.open + now.open;
-        self.begun = self.begun - before.begun + now.begun;
-    }
+    pub(crate) open: u32,
 }
 
 impl Flow {
-    pub(crate) fn new(key: Key, protocol: Protocol) -> Self {
+    pub(crate) fn new(protocol: Protocol) -> Self {
         Self {
-            key,
-            protocol,
             streams: [Stream::new(), Stream::new()],
             finished: [false; 2],
             reset: false,
@@ -117,11 +124,10 @@ impl Flow {
             closed: [false; 2],
             seen: [false; 2],
             proofs: 0,
-            told: [0..0, 0..0],
-            conversation: protocol.conversation(),
-            reports: Vec::new(),
+            told: None,
+            conversation: Machine::new(protocol),
             last_ns: 0,
-            filed_ns: None,
+            filed_ns: NEVER,
             booked: Booked::default(),
         }
     }
@@ -143,9 +149,12 @@ impl Flow {
     }
 
     /// Takes a segment in and hands on what has come into order by it.
-    pub(crate) fn segment(&mut self, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
-        let (now_ns, limits) = (cx.now_ns, cx.limits);
+    pub(crate) fn segment(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) {
+        let now_ns = cx.now_ns;
         self.last_ns = now_ns;
+        if let Some((offset, acked)) = self.is_straight(toward, segment) {
+            return self.go_straight(toward, segment, (offset, acked), cx);
+        }
         let (own, opposite) = (toward as usize, toward.opposite() as usize);
         let mut has_received = false;
         let at = self.streams[own].offset(segment.seq, now_ns);
@@ -165,7 +174,9 @@ impl Flow {
         self.opening.note(toward, segment, now_ns);
         self.note_window(toward, segment, acked.unwrap_or(0), now_ns);
         // What a reset acknowledges may be made up, by a firewall between the two.
-        self.watch(toward, has_received && !segment.rst, cx);
+        if has_received || !self.seen[toward as usize] {
+            self.watch(key, toward, has_received && !segment.rst, cx);
+        }
         let Some(mut offset) = at else {
             cx.ledger.segments_out_of_window += 1;
             return;
@@ -199,27 +210,26 @@ impl Flow {
         if segment.payload_len > 0 || piece.mark != Mark::None {
             self.take(toward, piece, cx);
         }
-        self.run(now_ns, limits);
+        self.run(now_ns, cx);
     }
 
     /// Takes in what a segment brings of its stream.
     fn take(&mut self, toward: Toward, piece: Piece<&[u8]>, cx: &mut Context<'_>) {
-        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let own = toward as usize;
         let (time_ns, offset) = (piece.time_ns, piece.offset);
         let has_payload = piece.end() > offset;
         let round_trip_ns = self.round_trip_ns();
         let mut trouble = has_payload.then(|| self.streams[own].judge(&piece, round_trip_ns)).flatten();
         let mut is_repeated = true;
-        for part in self.parts(toward, piece) {
-            let part = Piece { trouble, ..part };
-            let done = self.streams[opposite].next();
-            match self.streams[own].take(&part, done) {
-                Taken::Now(skip) => self.deliver(toward, &part, skip, cx.limits),
-                Taken::Queued => {}
-                Taken::Repeated => continue,
+        if piece.cut == 0 {
+            is_repeated = !self.take_part(toward, &Piece { trouble, ..piece }, cx);
+        } else {
+            for part in self.parts(toward, piece) {
+                if self.take_part(toward, &Piece { trouble, ..part }, cx) {
+                    // It is on the first that is new.
+                    (is_repeated, trouble) = (false, None);
+                }
             }
-            // It is on the first that is new.
-            (is_repeated, trouble) = (false, None);
         }
         if is_repeated {
             cx.ledger.segments_repeated += 1;
@@ -227,6 +237,18 @@ impl Flow {
                 self.conversation.incident(Incident { time_ns, toward, trouble }, offset);
             }
         }
+    }
+
+    /// Takes in a part that has no holes. Whether anything in it is new.
+    #[inline]
+    fn take_part(&mut self, toward: Toward, part: &Piece<&[u8]>, cx: &mut Context<'_>) -> bool {
+        let done = self.streams[toward.opposite() as usize].next();
+        match self.streams[toward as usize].take(part, done) {
+            Taken::Now(skip) => self.deliver(toward, part, skip, cx),
+            Taken::Queued => {}
+            Taken::Repeated => return false,
+        }
+        true
     }
 
     /// What a repetition needs at least: the sender hears that bytes are missing only after a round trip.
@@ -249,27 +271,27 @@ impl Flow {
 
     /// Watches whether both directions are seen. `has_received`: the segment's sender has got a packet since its
     /// last one.
-    fn watch(&mut self, toward: Toward, has_received: bool, cx: &mut Context<'_>) {
-        let heading = |toward| Heading::of(self.key.side, toward);
+    fn watch(&mut self, key: &Key, toward: Toward, has_received: bool, cx: &mut Context<'_>) {
+        let heading = |toward| Heading::of(key.side, toward);
         if !self.seen[toward as usize] {
             self.seen[toward as usize] = true;
-            cx.unseen.withdraw(self.key.interface, heading(toward), self.proofs);
+            cx.unseen.withdraw(key.interface, heading(toward), self.proofs);
             self.proofs = 0;
         }
         if has_received && !self.seen[toward.opposite() as usize] {
-            cx.unseen.prove(self.key.interface, heading(toward.opposite()), cx.now_ns);
+            cx.unseen.prove(key.interface, heading(toward.opposite()), cx.now_ns);
             self.proofs = self.proofs.saturating_add(1);
         }
     }
 
     /// The flow is over, for this reason: what waits is handed on, missed bytes as gaps, and all sessions reported.
-    pub(crate) fn end(&mut self, end: End, limits: &Limits) {
-        self.settle(u64::MAX, limits);
+    pub(crate) fn end(&mut self, end: End, cx: &mut Context<'_>) {
+        self.settle(u64::MAX, cx);
         loop {
-            while self.deliver_ready(limits) {}
+            while self.deliver_ready(cx) {}
             // What is behind a hole that the receiver never acknowledged has not reached its program either.
             let missed = Toward::BOTH.into_iter().find(|way| self.streams[*way as usize].is_behind());
-            if self.is_over() || !missed.is_some_and(|way| self.force(way, limits)) {
+            if self.is_over() || !missed.is_some_and(|way| self.force(way, cx)) {
                 break;
             }
         }
@@ -280,10 +302,16 @@ impl Flow {
             _ if self.finished == [true; 2] => End::Fin,
             other => other,
         };
-        self.conversation.end(end, &mut self.reports);
+        self.conversation.end(end, &mut cx.out.reports);
     }
 
-    fn deliver<B: AsRef<[u8]>>(&mut self, toward: Toward, piece: &Piece<B>, skip: usize, limits: &Limits) {
+    fn deliver<B: AsRef<[u8]>>(
+        &mut self,
+        toward: Toward,
+        piece: &Piece<B>,
+        skip: usize,
+        cx: &mut Context<'_>,
+    ) {
         let Some(bytes) = piece.bytes.as_ref().get(skip..) else { return };
         let offset = piece.offset + skip as u64;
         if !bytes.is_empty() {
@@ -297,12 +325,12 @@ impl Flow {
                 starts_packet: !piece.continued && skip == 0,
                 trouble: piece.trouble,
             };
-            self.conversation.chunk(&chunk, limits, &mut self.reports);
+            self.conversation.chunk(&chunk, cx.limits, &mut cx.out.reports);
         }
         let bytes_end = offset + bytes.len() as u64;
         let from = bytes_end.max(self.streams[toward as usize].next().unwrap_or(0));
         if piece.end() > from {
-            self.conversation.gap(toward, piece.end() - from, &mut self.reports);
+            self.conversation.gap(toward, piece.end() - from, &mut cx.out.reports);
         }
         match piece.mark {
             Mark::None => self.streams[toward as usize].advance(piece.end()),
@@ -310,7 +338,7 @@ impl Flow {
                 // FIN takes a sequence number of its own.
                 self.streams[toward as usize].advance(piece.end() + 1);
                 if !std::mem::replace(&mut self.finished[toward as usize], true) {
-                    self.conversation.fin(toward, &mut self.reports);
+                    self.conversation.fin(toward, &mut cx.out.reports);
                 }
             }
             Mark::Reset => {
@@ -320,45 +348,36 @@ impl Flow {
         }
     }
 
+    /// Sessions that have begun since the last call.
+    #[inline]
+    pub(crate) fn take_begun(&mut self) -> u32 {
+        self.conversation.take_begun()
+    }
+
     /// What it holds now.
+    #[inline]
     pub(crate) fn holds(&self) -> Booked {
         let streams: usize = self.streams.iter().map(Stream::memory).sum();
-        Booked {
-            memory: table::ENTRY + size_of::<Self>() + streams + self.conversation.memory(),
-            open: self.conversation.open(),
-            begun: self.conversation.begun(),
+        let memory = table::ENTRY + size_of::<Self>() + streams + self.conversation.memory();
+        Booked { memory: u32::try_from(memory).unwrap_or(u32::MAX), open: self.conversation.open() }
+    }
+
+    /// Adds what the flow knows to what its conversation has reported since there were so many.
+    #[inline]
+    pub(crate) fn sign(&self, key: &Key, reported: usize, cx: &mut Context<'_>) {
+        if cx.out.reports.len() == reported {
+            return;
         }
-    }
-
-    /// Lends room for reports, or takes it back when they have been taken.
-    pub(crate) fn swap_reports(&mut self, room: &mut Vec<Report>) {
-        std::mem::swap(&mut self.reports, room);
-    }
-
-    /// Takes the sessions that were reported since the last call.
-    pub(crate) fn take_sessions(&mut self) -> impl Iterator<Item = Session> + '_ {
-        let Self { reports, streams, key, protocol, opening, .. } = self;
-        let handshake = opening.handshake();
-        reports.drain(..).map(move |report| Session {
-            interface: key.interface,
-            side: key.side,
-            protocol: *protocol,
-            client: key.client.into(),
-            server: key.server.into(),
-            start_ns: report.start_ns,
-            end_ns: report.end_ns.max(report.start_ns),
-            request_end_ns: report.request_end_ns,
-            response_start_ns: report.response_start_ns,
-            pairing: report.pairing,
-            outcome: report.outcome,
-            request: report.request,
-            response: report.response,
-            anatomy: Anatomy { handshake, ..report.anatomy },
-            missing_bytes: report.missing_bytes,
-            overlaps_loss: false,
-            first_seq: streams[report.first.0 as usize].seq(report.first.1),
-            opposite_seq: streams[report.first.0.opposite() as usize].seq(report.first_acked),
-            detail: report.detail,
-        })
+        let Self { streams, opening, .. } = self;
+        for report in cx.out.reports.range_mut(reported..) {
+            let session = &mut report.session;
+            report.ended_ns = cx.out.now_ns;
+            (session.interface, session.side) = (key.interface, key.side);
+            (session.client, session.server) = (key.client.into(), key.server.into());
+            session.anatomy.handshake = opening.handshake();
+            let (toward, offset) = report.first;
+            session.first_seq = streams[toward as usize].seq(offset);
+            session.opposite_seq = streams[toward.opposite() as usize].seq(report.first_acked);
+        }
     }
 }

@@ -1,16 +1,23 @@
 //! What of a connection is handed on next, and when it is no longer waited for what is missing.
 
-use super::Flow;
-use crate::{limits::Limits, packet::Toward};
+use super::{Context, Flow, Stream};
+use crate::{limits::Limits, packet::Toward, protocol::Conversation};
 
 impl Flow {
     /// Hands on all that is in order, and what has waited long enough.
-    pub(crate) fn run(&mut self, now_ns: u64, limits: &Limits) {
-        self.settle(now_ns.saturating_sub(limits.settle_ns), limits);
+    pub(crate) fn run(&mut self, now_ns: u64, cx: &mut Context<'_>) {
+        if self.streams.iter().all(Stream::is_at_rest) {
+            self.streams.iter_mut().for_each(Stream::rest);
+            return;
+        }
+        self.settle(now_ns.saturating_sub(cx.limits.settle_ns), cx);
+        if self.streams.iter().all(|stream| stream.next().is_none()) {
+            return;
+        }
         loop {
-            while self.deliver_ready(limits) {}
-            let stuck = Toward::BOTH.into_iter().find(|way| self.is_stuck(*way, now_ns, limits));
-            if !stuck.is_some_and(|toward| self.force(toward, limits)) {
+            while self.deliver_ready(cx) {}
+            let stuck = Toward::BOTH.into_iter().find(|way| self.is_stuck(*way, now_ns, cx.limits));
+            if !stuck.is_some_and(|toward| self.force(toward, cx)) {
                 return;
             }
         }
@@ -31,15 +38,15 @@ impl Flow {
     }
 
     /// Starts the streams that were met in their middle before a time, or that hold too much.
-    pub(super) fn settle(&mut self, met_before_ns: u64, limits: &Limits) {
+    pub(super) fn settle(&mut self, met_before_ns: u64, cx: &mut Context<'_>) {
         for toward in Toward::BOTH {
-            if self.streams[toward as usize].settle(met_before_ns, limits) {
-                self.conversation.gap(toward, 0, &mut self.reports);
+            if self.streams[toward as usize].settle(met_before_ns, cx.limits) {
+                self.conversation.gap(toward, 0, &mut cx.out.reports);
             }
         }
     }
 
-    pub(super) fn deliver_ready(&mut self, limits: &Limits) -> bool {
+    pub(super) fn deliver_ready(&mut self, cx: &mut Context<'_>) -> bool {
         // Where both could go on, the one that was seen first does.
         let came_ns = |way: Toward| self.streams[way as usize].head_ns().unwrap_or(u64::MAX);
         let mut ways = Toward::BOTH;
@@ -47,7 +54,7 @@ impl Flow {
         for toward in ways {
             let opposite = self.streams[toward.opposite() as usize].next();
             if let Some(piece) = self.streams[toward as usize].pop(opposite) {
-                self.deliver(toward, &piece, 0, limits);
+                self.deliver(toward, &piece, 0, cx);
                 return true;
             }
         }
@@ -56,12 +63,12 @@ impl Flow {
 
     /// Moves a stream on: past its hole, past the hole of the opposite stream that it waits for, or, where
     /// acknowledgements contradict each other, without waiting.
-    pub(super) fn force(&mut self, toward: Toward, limits: &Limits) -> bool {
+    pub(super) fn force(&mut self, toward: Toward, cx: &mut Context<'_>) -> bool {
         for way in [toward, toward.opposite()] {
             let stream = &mut self.streams[way as usize];
             if let (Some(len), Some(next)) = (stream.hole(), stream.next()) {
                 stream.advance(next + len);
-                self.conversation.gap(way, len, &mut self.reports);
+                self.conversation.gap(way, len, &mut cx.out.reports);
                 return true;
             }
         }
@@ -72,7 +79,7 @@ impl Flow {
         ways.into_iter().any(|way| {
             let piece = self.streams[way as usize].pop_regardless();
             piece.is_some_and(|piece| {
-                self.deliver(way, &piece, 0, limits);
+                self.deliver(way, &piece, 0, cx);
                 true
             })
         })
@@ -80,6 +87,9 @@ impl Flow {
 
     /// When [`run`](Self::run) has something to do, were no packet to come.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<u64> {
+        if self.streams.iter().all(|stream| stream.next().is_some() && !stream.is_stalled()) {
+            return None;
+        }
         let ways = Toward::BOTH.into_iter();
         ways.filter_map(|way| self.streams[self.waits_for(way) as usize].deadline(limits)).min()
     }

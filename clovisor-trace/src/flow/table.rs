@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 
 use hashlink::{LinkedHashMap, linked_hash_map::RawEntryMut};
 
-use super::{Booked, Flow, Key, Unseen, stray::Strays};
+use super::{Booked, Flow, Key, NEVER, Unseen, stray::Strays};
 use crate::{
     ledger::Ledger,
     limits::Limits,
     outbox::Outbox,
     packet::{Packet, Segment, Toward},
-    protocol::{End, Report},
+    protocol::End,
 };
 
 /// What the table has for a flow beside its own: its key again, two links, and its place in the index.
@@ -53,9 +53,27 @@ pub(crate) struct Table {
     ended: LinkedHashMap<Key, Ended>,
     strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
-    /// Room that is lent to the flow whose turn it is.
-    reports: Vec<Report>,
-    total: Booked,
+    total: Total,
+}
+
+/// What all flows hold together.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    memory: usize,
+    /// Sessions begun and not reported.
+    open: u64,
+    /// Sessions begun.
+    begun: u64,
+}
+
+impl Total {
+    /// Puts what a flow holds now in the place of what it held before.
+    #[inline]
+    fn replace(&mut self, before: Booked, now: Booked, begun: u32) {
+        self.memory = self.memory - before.memory as usize + now.memory as usize;
+        self.open = self.open - u64::from(before.open) + u64::from(now.open);
+        self.begun += u64::from(begun);
+    }
 }
 
 impl Table {
@@ -65,8 +83,7 @@ impl Table {
             ended: LinkedHashMap::new(),
             strays: Strays::default(),
             deadlines: BTreeSet::new(),
-            reports: Vec::new(),
-            total: Booked::default(),
+            total: Total::default(),
         }
     }
 
@@ -118,16 +135,17 @@ impl Table {
     /// Gives a segment to the flow that it belongs to, if there is one. Keys are long and most segments end here: it looks for
     /// the flow once.
     fn give(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) -> bool {
-        let Self { flows, deadlines, reports, total, .. } = self;
+        let Self { flows, deadlines, total, .. } = self;
         let RawEntryMut::Occupied(mut entry) = flows.raw_entry_mut().from_key(key) else { return false };
         entry.to_back();
         let flow = entry.into_mut();
-        flow.swap_reports(reports);
-        flow.segment(toward, segment, cx);
-        cx.out.extend(flow.take_sessions());
-        flow.swap_reports(reports);
-        if segment.payload_len > 0 {
-            cx.out.unneeded.extend(flow.tell_unneeded(toward, cx.limits));
+        let reported = cx.out.reports.len();
+        flow.segment(key, toward, segment, cx);
+        flow.sign(key, reported, cx);
+        if segment.payload_len > 0
+            && let Some(unneeded) = flow.tell_unneeded(key, toward, cx.limits)
+        {
+            cx.out.unneeded.push_back(unneeded);
         }
         book(flow, key, total, deadlines, cx.limits);
         let is_over = flow.is_over();
@@ -151,7 +169,7 @@ impl Table {
             self.evict(cx);
         }
         cx.ledger.flows_begun += 1;
-        let mut flow = Box::new(Flow::new(key, packet.protocol));
+        let mut flow = Box::new(Flow::new(packet.protocol));
         if !segment.syn {
             self.strays.tell(&key, &mut flow, cx.now_ns);
         }
@@ -180,16 +198,17 @@ impl Table {
     /// Ends a flow, reports its sessions and remembers that it was there.
     fn finish(&mut self, key: &Key, end: End, cx: &mut Context<'_>) {
         let Some(mut flow) = self.flows.remove(key) else { return };
-        flow.end(end, cx.limits);
-        cx.out.extend(flow.take_sessions());
+        let reported = cx.out.reports.len();
+        flow.end(end, cx);
+        flow.sign(key, reported, cx);
         cx.ledger.flows_ended += 1;
-        self.total.replace(flow.booked, Booked { memory: 0, open: 0, begun: flow.holds().begun });
-        if let Some(filed) = flow.filed_ns {
-            self.deadlines.remove(&(filed, *key));
+        self.total.replace(flow.booked, Booked::default(), flow.take_begun());
+        if flow.filed_ns != NEVER {
+            self.deadlines.remove(&(flow.filed_ns, *key));
         }
         // What ends otherwise may go on, and be met in its middle.
         if !flow.is_over() {
-            cx.out.unneeded.extend(flow.take_back());
+            cx.out.unneeded.extend(flow.take_back(key));
         }
         if flow.is_over() {
             self.ended.insert(*key, Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs() });
@@ -240,13 +259,12 @@ impl Table {
             self.deadlines.remove(&(due, *key));
             return;
         };
-        flow.swap_reports(&mut self.reports);
-        flow.run(due, cx.limits);
-        cx.out.extend(flow.take_sessions());
-        flow.swap_reports(&mut self.reports);
+        let reported = cx.out.reports.len();
+        flow.run(due, cx);
+        flow.sign(key, reported, cx);
         // A deadline that has not moved would come again at once; forget it, the next packet files it anew.
         if flow.deadline(cx.limits) == Some(due) {
-            flow.filed_ns = None;
+            flow.filed_ns = NEVER;
             self.deadlines.remove(&(due, *key));
         } else {
             book(flow, key, &mut self.total, &mut self.deadlines, cx.limits);
@@ -261,10 +279,12 @@ impl Table {
         self.deadlines.first().map(|(due, _)| *due).into_iter().chain(idle).min()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has anything to do.
-    pub(crate) fn next_due(&self, limits: &Limits) -> Option<u64> {
-        let forgotten = self.ended.front().map(|(_, ended)| ended.at_ns.saturating_add(limits.linger_ns));
-        self.poll_timeout(limits).into_iter().chain(forgotten).min()
+    /// Whether [`handle_timeout`](Self::handle_timeout) has anything to do.
+    pub(crate) fn is_due(&self, now_ns: u64, limits: &Limits) -> bool {
+        let is_over = |since: u64, time: u64| since.saturating_add(time) <= now_ns;
+        self.deadlines.first().is_some_and(|(due, _)| *due <= now_ns)
+            || self.flows.front().is_some_and(|(_, flow)| is_over(flow.last_ns, limits.idle_ns))
+            || self.ended.front().is_some_and(|(_, ended)| is_over(ended.at_ns, limits.linger_ns))
     }
 
     /// Tracing of an interface ends: every flow that was seen there does, and none is remembered, since the
@@ -292,19 +312,19 @@ impl Table {
 fn book(
     flow: &mut Flow,
     key: &Key,
-    total: &mut Booked,
+    total: &mut Total,
     deadlines: &mut BTreeSet<(u64, Key)>,
     limits: &Limits,
 ) {
     let holds = flow.holds();
-    total.replace(std::mem::replace(&mut flow.booked, holds), holds);
-    let deadline = flow.deadline(limits);
+    total.replace(std::mem::replace(&mut flow.booked, holds), holds, flow.take_begun());
+    let deadline = flow.deadline(limits).unwrap_or(NEVER);
     if deadline != flow.filed_ns {
-        if let Some(old) = flow.filed_ns {
-            deadlines.remove(&(old, *key));
+        if flow.filed_ns != NEVER {
+            deadlines.remove(&(flow.filed_ns, *key));
         }
-        if let Some(new) = deadline {
-            deadlines.insert((new, *key));
+        if deadline != NEVER {
+            deadlines.insert((deadline, *key));
         }
         flow.filed_ns = deadline;
     }

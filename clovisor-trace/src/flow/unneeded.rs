@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, ops::Range};
 
 use super::{Flow, Key, Mark, Piece};
-use crate::{limits::Limits, packet::Toward};
+use crate::{limits::Limits, packet::Toward, protocol::Conversation};
 
 /// Most bytes that are told of at once. What is in the stretch must be told from what is behind it by 32 bits of sequence
 /// number, also where packets come late.
@@ -36,10 +36,10 @@ pub(super) type Told = Range<u64>;
 
 impl Flow {
     /// What is to be told of a direction, if anything.
-    pub(super) fn tell_unneeded(&mut self, toward: Toward, limits: &Limits) -> Option<Unneeded> {
+    pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         let next = self.streams[toward as usize].next()?;
-        let told = &mut self.told[toward as usize];
+        let told = self.told.as_ref().map_or(0..0, |told| told[toward as usize].clone());
         let until = next.saturating_add(self.conversation.unneeded(toward).min(LONGEST));
         let ahead = told.end.saturating_sub(next);
         // Of what has no end the rest is told when half of it has come.
@@ -47,21 +47,25 @@ impl Flow {
             return None;
         }
         let goes_on = told.contains(&next);
-        *told = if goes_on { told.start } else { next }..until;
-        Some(self.unneeded(toward, next..until))
+        let told = if goes_on { told.start } else { next }..until;
+        self.told.get_or_insert_with(|| Box::new([0..0, 0..0]))[toward as usize] = told;
+        Some(self.unneeded(key, toward, next..until))
     }
 
     /// Takes back what was told, once the flow is no longer followed.
-    pub(super) fn take_back(&mut self) -> impl Iterator<Item = Unneeded> + '_ {
-        Toward::BOTH.into_iter().filter_map(|toward| {
+    pub(super) fn take_back(&self, key: &Key) -> impl Iterator<Item = Unneeded> {
+        Toward::BOTH.into_iter().filter_map(move |toward| {
             let stream = &self.streams[toward as usize];
             let next = stream.next()?;
-            (self.told[toward as usize].end > next).then(|| self.unneeded(toward, next..next))
+            self.told
+                .as_ref()
+                .is_some_and(|told| told[toward as usize].end > next)
+                .then(|| self.unneeded(key, toward, next..next))
         })
     }
 
-    fn unneeded(&self, toward: Toward, bytes: Range<u64>) -> Unneeded {
-        let Key { interface, client, server, .. } = self.key;
+    fn unneeded(&self, key: &Key, toward: Toward, bytes: Range<u64>) -> Unneeded {
+        let Key { interface, client, server, .. } = *key;
         let stream = &self.streams[toward as usize];
         Unneeded {
             interface,
@@ -79,8 +83,9 @@ impl Flow {
         toward: Toward,
         piece: Piece<&'a [u8]>,
     ) -> impl Iterator<Item = Piece<&'a [u8]>> + use<'a> {
-        let told = &self.told[toward as usize];
-        let is_told = told.start <= piece.end() - piece.cut && piece.end() <= told.end;
+        let told = self.told.as_ref().map(|told| told[toward as usize].clone());
+        let is_told =
+            told.is_some_and(|told| told.start <= piece.end() - piece.cut && piece.end() <= told.end);
         let mut rest = Some(piece);
         std::iter::from_fn(move || {
             let piece = rest.take()?;

@@ -2,7 +2,7 @@
 //!
 //! It refuses to check checksums: a veth carries packets whose checksum the kernel has yet to fill in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{IpNumber, Ipv6ExtensionSlice, LaxIpSlice, TcpSlice};
 
@@ -18,6 +18,10 @@ pub(crate) enum Decoded<'a> {
 
 /// Takes a packet from its IP header on apart.
 pub(crate) fn decode<'a>(packet: &Packet<'a>) -> Decoded<'a> {
+    if let Some((source, destination, bytes)) = plain(packet.data) {
+        let decoded = segment(source, destination, bytes, bytes.len());
+        return decoded.map_or(Decoded::Malformed, Decoded::Segment);
+    }
     let Ok((ip, _stop)) = LaxIpSlice::from_slice(packet.data) else {
         return Decoded::Malformed;
     };
@@ -34,6 +38,40 @@ pub(crate) fn decode<'a>(packet: &Packet<'a>) -> Decoded<'a> {
         declared_len(&ip, offset).unwrap_or(packet.wire_len as usize - offset.min(packet.wire_len as usize));
     segment(ip.source_addr(), ip.destination_addr(), payload.payload, ip_payload_len)
         .map_or(Decoded::Malformed, Decoded::Segment)
+}
+
+/// Addresses and TCP part of a packet as most are: whole, and with nothing between the IP header and TCP's. It says nothing of
+/// any other.
+#[inline]
+fn plain(data: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    /// IPv4 without options (RFC 791 section 3.1).
+    const VERSION_4: u8 = 0x45;
+    /// More fragments, or not the first (the same section).
+    const FRAGMENT: u16 = 0x3fff;
+    match *data {
+        [VERSION_4, _, a, b, _, _, c, d, _, protocol, ..] => {
+            let header = data.first_chunk::<{ etherparse::Ipv4Header::MIN_LEN }>()?;
+            let is_fragment = u16::from_be_bytes([c, d]) & FRAGMENT != 0;
+            if is_fragment || protocol != IpNumber::TCP.0 {
+                return None;
+            }
+            let bytes = data.get(header.len()..usize::from(u16::from_be_bytes([a, b])))?;
+            let address = |at: usize| Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?).into());
+            Some((address(12)?, address(16)?, bytes))
+        }
+        // RFC 8200 section 3.
+        [version, _, _, _, a, b, next, ..] if version >> 4 == 6 => {
+            let header = data.first_chunk::<{ etherparse::Ipv6Header::LEN }>()?;
+            let len = usize::from(u16::from_be_bytes([a, b]));
+            if len == 0 || next != IpNumber::TCP.0 {
+                return None;
+            }
+            let bytes = data.get(header.len()..header.len() + len)?;
+            let address = |at: usize| Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?).into());
+            Some((address(8)?, address(24)?, bytes))
+        }
+        _ => None,
+    }
 }
 
 /// Takes the TCP part of a packet, or of a datagram put together from fragments, apart.

@@ -1,11 +1,13 @@
 //! What a flow and the machine of its protocol say to each other.
 
+use std::collections::VecDeque;
+
 use super::http1::exchange::Exchange;
 use crate::{
-    anatomy::{Anatomy, Incident, Trouble},
+    anatomy::{Incident, Trouble},
     limits::Limits,
-    outcome::{Outcome, Pairing, Transfer},
     packet::Toward,
+    session::Session,
 };
 
 /// What a session says beyond its addresses and times.
@@ -61,30 +63,26 @@ pub(crate) enum End {
     Capture,
 }
 
-/// What a conversation reports; [`Flow`](crate::flow::Flow) adds addresses and sequence numbers.
+/// What a conversation reports. It is written once, where it then waits to be fetched; [`Flow`](crate::flow::Flow) signs it there.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) start_ns: u64,
-    pub(crate) end_ns: u64,
-    pub(crate) request_end_ns: Option<u64>,
-    pub(crate) response_start_ns: Option<u64>,
-    pub(crate) pairing: Option<Pairing>,
-    pub(crate) outcome: Outcome,
-    pub(crate) request: Transfer,
-    pub(crate) response: Transfer,
-    pub(crate) anatomy: Anatomy,
-    pub(crate) missing_bytes: u64,
+    /// Without what only the flow knows: addresses and sequence numbers ([`Session::unsigned`]).
+    pub(crate) session: Session,
     /// Where its first byte is.
     pub(crate) first: (Toward, u64),
     /// How far into the opposite stream the sender of that byte had acknowledged.
     pub(crate) first_acked: u64,
-    pub(crate) detail: Detail,
+    /// When it was made, which the flow adds, too.
+    pub(crate) ended_ns: u64,
 }
+
+/// What was reported and not fetched, in the order of ends.
+pub(crate) type Reports = VecDeque<Report>;
 
 /// The protocol machine of one flow. Total: no bytes make it fail; what it cannot parse it reports as such.
 ///
 /// What it is told keeps causal order: a chunk comes after everything that its sender had acknowledged.
-pub(crate) trait Conversation: Send {
+pub(crate) trait Conversation {
     /// A packet with or without payload was seen, in the order of arrival; for counting and times only. `acked`: how far
     /// its sender has got the opposite stream, if it says so.
     fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64, _acked: Option<u64>) {}
@@ -93,28 +91,28 @@ pub(crate) trait Conversation: Send {
     fn incident(&mut self, incident: Incident, offset: u64);
 
     /// The next bytes of a stream.
-    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>);
+    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports);
 
     /// The next `len` bytes of a stream were on the wire but not captured; zero if the stream was met in its
     /// middle, so that nobody knows how many came before.
-    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>);
+    fn gap(&mut self, toward: Toward, len: u64, out: &mut Reports);
 
     /// How many of the next bytes of a stream make no difference but by their number: whatever they are, sessions are the
     /// same. `u64::MAX` if that is all that will come.
     fn unneeded(&self, toward: Toward) -> u64;
 
     /// A stream has ended with [`End::Fin`].
-    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>);
+    fn fin(&mut self, toward: Toward, out: &mut Reports);
 
     /// The flow is over: everything still open is reported.
-    fn end(&mut self, end: End, out: &mut Vec<Report>);
+    fn end(&mut self, end: End, out: &mut Reports);
 
-    /// Sessions that have begun.
-    fn begun(&self) -> u64;
+    /// Sessions that have begun since the last call.
+    fn take_begun(&mut self) -> u32;
 
     /// Sessions that have begun and were not yet reported.
-    fn open(&self) -> u64;
+    fn open(&self) -> u32;
 
-    /// Bytes of memory held.
+    /// Bytes of memory held beside the flow.
     fn memory(&self) -> usize;
 }

@@ -1,11 +1,15 @@
 //! A connection without a parser: one session from its first packet to its last.
 
-use super::conversation::{Chunk, Conversation, Detail, End, Report};
+use super::{
+    conversation::{Chunk, Conversation, Detail, End, Report, Reports},
+    name::Protocol,
+};
 use crate::{
     anatomy::{Anatomy, Incident},
     limits::Limits,
     outcome::{Outcome, Transfer},
     packet::Toward,
+    session::Session,
 };
 
 /// Counts both directions of one connection.
@@ -19,6 +23,8 @@ pub(crate) struct Tcp {
     anatomy: Anatomy,
     missing_bytes: u64,
     reported: bool,
+    /// Whether it was told that it has begun.
+    told: bool,
 }
 
 impl Tcp {
@@ -33,6 +39,7 @@ impl Tcp {
             anatomy: Anatomy::default(),
             missing_bytes: 0,
             reported: false,
+            told: false,
         }
     }
 
@@ -43,23 +50,24 @@ impl Tcp {
         }
     }
 
-    fn report(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
+    fn report(&mut self, outcome: Outcome, out: &mut Reports) {
         let Some(start_ns) = self.start_ns.filter(|_| !self.reported) else { return };
         self.reported = true;
-        out.push(Report {
-            start_ns,
-            end_ns: self.end_ns,
-            request_end_ns: self.request_end_ns,
-            response_start_ns: self.response_start_ns,
-            pairing: None,
-            outcome,
-            request: self.request,
-            response: self.response,
-            anatomy: std::mem::take(&mut self.anatomy),
-            missing_bytes: self.missing_bytes,
+        out.push_back(Report {
+            session: Session {
+                start_ns,
+                end_ns: self.end_ns.max(start_ns),
+                request_end_ns: self.request_end_ns,
+                response_start_ns: self.response_start_ns,
+                request: self.request,
+                response: self.response,
+                anatomy: std::mem::take(&mut self.anatomy),
+                missing_bytes: self.missing_bytes,
+                ..Session::unsigned(Protocol::Tcp, outcome, Detail::Tcp)
+            },
             first: (Toward::Server, 0),
             first_acked: 0,
-            detail: Detail::Tcp,
+            ended_ns: 0,
         });
     }
 }
@@ -77,7 +85,7 @@ impl Conversation for Tcp {
         }
     }
 
-    fn chunk(&mut self, chunk: &Chunk<'_>, _limits: &Limits, _out: &mut Vec<Report>) {
+    fn chunk(&mut self, chunk: &Chunk<'_>, _limits: &Limits, _out: &mut Reports) {
         self.transfer(chunk.toward).bytes += chunk.bytes.len() as u64;
         if let Some(trouble) = chunk.trouble {
             self.incident(Incident { time_ns: chunk.time_ns, toward: chunk.toward, trouble }, chunk.offset);
@@ -89,7 +97,7 @@ impl Conversation for Tcp {
         self.anatomy.keep(incident);
     }
 
-    fn gap(&mut self, _toward: Toward, len: u64, _out: &mut Vec<Report>) {
+    fn gap(&mut self, _toward: Toward, len: u64, _out: &mut Reports) {
         self.missing_bytes += len;
     }
 
@@ -97,9 +105,9 @@ impl Conversation for Tcp {
         u64::MAX
     }
 
-    fn fin(&mut self, _toward: Toward, _out: &mut Vec<Report>) {}
+    fn fin(&mut self, _toward: Toward, _out: &mut Reports) {}
 
-    fn end(&mut self, end: End, out: &mut Vec<Report>) {
+    fn end(&mut self, end: End, out: &mut Reports) {
         let outcome = match end {
             End::Fin => Outcome::Complete,
             End::Reset => Outcome::Reset,
@@ -110,12 +118,13 @@ impl Conversation for Tcp {
         self.report(outcome, out);
     }
 
-    fn begun(&self) -> u64 {
-        u64::from(self.start_ns.is_some())
+    fn take_begun(&mut self) -> u32 {
+        let has_begun = self.start_ns.is_some();
+        u32::from(has_begun && !std::mem::replace(&mut self.told, has_begun))
     }
 
-    fn open(&self) -> u64 {
-        u64::from(self.start_ns.is_some() && !self.reported)
+    fn open(&self) -> u32 {
+        u32::from(self.start_ns.is_some() && !self.reported)
     }
 
     fn memory(&self) -> usize {

@@ -38,8 +38,10 @@ pub(crate) enum Skip {
 /// Place in a chunked body (RFC 9112 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chunked {
-    /// In the digits of a size; `None` before the first.
-    Size(Option<u64>),
+    /// Before the digits of a size.
+    Start,
+    /// In them.
+    Size(u64),
     /// Behind the digits: extensions up to the end of the line. Size, and bytes of the line so far.
     Extension(u64, u32),
     /// In the data: bytes that remain.
@@ -52,7 +54,7 @@ pub(crate) enum Chunked {
 }
 
 impl Body {
-    pub(crate) const CHUNKED: Self = Self::Chunked(Chunked::Size(None));
+    pub(crate) const CHUNKED: Self = Self::Chunked(Chunked::Start);
 
     /// Takes the next bytes.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Read {
@@ -115,17 +117,17 @@ impl Chunked {
     /// Takes one byte outside of data; true if it ended the body, `None` if it cannot stand there.
     fn byte(&mut self, byte: u8) -> Option<bool> {
         *self = match (*self, byte) {
-            (Self::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            (Self::Start | Self::Size(_), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = u64::from(char::from(byte).to_digit(16)?);
-                let size = size.unwrap_or(0);
-                (size >> 60 == 0).then_some(Self::Size(Some(size << 4 | digit)))?
+                let size = if let Self::Size(size) = *self { size } else { 0 };
+                (size >> 60 == 0).then_some(Self::Size(size << 4 | digit))?
             }
-            (Self::Size(Some(size)), b'\r' | b';' | b' ' | b'\t') => Self::Extension(size, 0),
-            (Self::Size(Some(0)) | Self::Extension(0, _), b'\n') => Self::Trailer(0, false),
-            (Self::Size(Some(size)) | Self::Extension(size, _), b'\n') => Self::Data(size),
+            (Self::Size(size), b'\r' | b';' | b' ' | b'\t') => Self::Extension(size, 0),
+            (Self::Size(0) | Self::Extension(0, _), b'\n') => Self::Trailer(0, false),
+            (Self::Size(size) | Self::Extension(size, _), b'\n') => Self::Data(size),
             (Self::Extension(size, line), _) if line < LONGEST_LINE => Self::Extension(size, line + 1),
             (Self::DataEnd, b'\r') => Self::DataEnd,
-            (Self::DataEnd, b'\n') => Self::Size(None),
+            (Self::DataEnd, b'\n') => Self::Start,
             (Self::Trailer(_, false), b'\n') => return Some(true),
             (Self::Trailer(all, true), b'\n') => Self::Trailer(all, false),
             (Self::Trailer(_, false), b'\r') => *self,

@@ -15,13 +15,21 @@ const USUAL_HEADERS: usize = 64;
 /// A head with more headers than this is not parsed; 1,024 fill a head of the largest size taken.
 const MOST_HEADERS: usize = 1024;
 
+/// Room for the headers of a head.
+pub(super) type Room<'b> = [MaybeUninit<Header<'b>>];
+
+/// Room for as many headers as most heads have at most. It is not cleared.
+#[inline]
+pub(super) fn few_headers<'b>() -> [MaybeUninit<Header<'b>>; USUAL_HEADERS] {
+    [const { MaybeUninit::uninit() }; USUAL_HEADERS]
+}
+
 /// Runs a parse with few headers, and again with many where the few did not do.
 pub(super) fn with_headers<'b, T>(
     bytes: &'b [u8],
-    parse: impl Fn(&'b [u8], &mut [MaybeUninit<Header<'b>>]) -> Result<Option<T>, httparse::Error>,
+    parse: impl Fn(&'b [u8], &mut Room<'b>) -> Result<Option<T>, httparse::Error>,
 ) -> Result<T, Invalid> {
-    let mut few = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
-    let parsed = match parse(bytes, &mut few) {
+    let parsed = match parse(bytes, &mut few_headers()) {
         Err(httparse::Error::TooManyHeaders) => parse(bytes, &mut vec![MaybeUninit::uninit(); MOST_HEADERS]),
         other => other,
     };
@@ -69,10 +77,14 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = 
 
 /// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such.
 pub(super) fn text(value: &[u8]) -> SmolStr {
-    String::from_utf8_lossy(value.trim_ascii()).into()
+    let value = value.trim_ascii();
+    str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value).into(), SmolStr::new)
 }
 
 pub(super) fn capture(headers: &[Header<'_>], wanted: &[String]) -> Vec<(String, String)> {
+    if wanted.is_empty() {
+        return Vec::new();
+    }
     let of = |name: &String, value| (name.clone(), text(value).into());
     wanted.iter().flat_map(|name| values(headers, name).map(move |value| of(name, value))).collect()
 }
@@ -86,28 +98,63 @@ pub(super) fn has_token(list: &[u8], token: &str) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// What the headers say of the body. `Transfer-Encoding` wins over `Content-Length` (RFC 9112 section 6.1);
-/// lengths that differ are an error, repeated equal ones are not (section 6.3, rule 5).
-pub(super) fn framing(headers: &[Header<'_>]) -> Framing {
-    if let Some(last) = values(headers, "transfer-encoding").last() {
-        let coding = last.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-        return if coding.eq_ignore_ascii_case(b"chunked") { Framing::Chunked } else { Framing::OtherCoding };
+/// What the headers say of the body, taken in one after the other. `Transfer-Encoding` wins over `Content-Length` (RFC 9112 section
+/// 6.1); lengths that differ are an error, repeated equal ones are not (section 6.3, rule 5).
+#[derive(Default)]
+pub(super) struct Framed<'a> {
+    /// The last of the codings.
+    coding: Option<&'a [u8]>,
+    /// All lengths so far: none, one, or what is an error.
+    length: Option<Result<u64, Invalid>>,
+}
+
+impl<'a> Framed<'a> {
+    /// Those of all headers.
+    pub(super) fn of(headers: &[Header<'a>]) -> Self {
+        let mut framed = Self::default();
+        headers.iter().for_each(|header| framed.note(header));
+        framed
     }
-    let mut framing = Framing::Unsaid;
-    for item in values(headers, "content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
-        let item = item.trim_ascii();
-        let digits = !item.is_empty() && item.iter().all(u8::is_ascii_digit);
-        let Some(length) =
-            std::str::from_utf8(item).ok().filter(|_| digits).and_then(|item| item.parse().ok())
-        else {
-            return Framing::Invalid;
-        };
-        match framing {
-            Framing::Length(other) if other != length => return Framing::Invalid,
-            _ => framing = Framing::Length(length),
+
+    /// Takes a header in, which may be any. Most are told by their lengths.
+    #[inline]
+    pub(super) fn note(&mut self, header: &Header<'a>) {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        match header.name.len() {
+            14 if is("content-length") => match header.value {
+                // One number, as most are.
+                value if value.iter().all(u8::is_ascii_digit) => self.note_length(value),
+                list => list.split(|byte| *byte == b',').for_each(|item| self.note_length(item.trim_ascii())),
+            },
+            17 if is("transfer-encoding") => self.coding = Some(header.value),
+            _ => {}
         }
     }
-    framing
+
+    fn note_length(&mut self, item: &[u8]) {
+        let digit = |byte: u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+        let further = |length: u64, byte: &u8| length.checked_mul(10)?.checked_add(digit(*byte)?);
+        let length = if item.is_empty() { None } else { item.iter().try_fold(0, further) };
+        self.length = Some(match (&self.length, length) {
+            (None, Some(length)) => Ok(length),
+            (Some(Ok(before)), Some(length)) if *before == length => Ok(length),
+            _ => Err(Invalid),
+        });
+    }
+
+    /// What they say together.
+    pub(super) fn framing(self) -> Framing {
+        if let Some(last) = self.coding {
+            let coding = last.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            return if is_chunked { Framing::Chunked } else { Framing::OtherCoding };
+        }
+        match self.length {
+            None => Framing::Unsaid,
+            Some(Ok(length)) => Framing::Length(length),
+            Some(Err(Invalid)) => Framing::Invalid,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use httparse::{Header, ParserConfig, Status};
 use smol_str::SmolStr;
 
 use super::{
-    fields::{capture, captured_memory, framing, has_token, text, with_headers, with_lenient_headers},
+    fields::{Framed, Room, capture, captured_memory, has_token, text, with_headers, with_lenient_headers},
     line::{RequestLine, StatusLine},
+    reader::LONGEST_METHOD,
 };
 
 /// How the body of a message is framed (RFC 9112 section 6.3).
@@ -98,45 +99,62 @@ struct Known<'a> {
     envoy_decorator: Option<&'a [u8]>,
     /// As [`TRACE_HEADERS`].
     trace: [Option<&'a [u8]>; TRACE_HEADERS.len()],
+    /// Whether any of these is there.
+    has_trace: bool,
     /// Whether it asks for another protocol: both headers must say so.
     upgrades: bool,
+    framed: Framed<'a>,
 }
 
-/// At least the length of the longest of these names.
-const LONGEST_NAME: usize = 32;
-
 impl<'a> Known<'a> {
-    /// Looks at each header once: there are more names to look for than headers in most requests.
+    /// Looks at each header once: there are more names to look for than headers in most requests. Length and first letter
+    /// leave at most a few names that it can be.
     fn among(headers: &[Header<'a>]) -> Self {
         let mut known = Self::default();
         let (mut has_upgrade, mut connection_upgrades) = (false, false);
-        for Header { name, value } in headers {
-            let mut lower = [0; LONGEST_NAME];
-            let Some(lower) = lower.get_mut(..name.len()) else { continue };
-            lower.copy_from_slice(name.as_bytes());
-            lower.make_ascii_lowercase();
-            let place = match &*lower {
-                b"host" => &mut known.host,
-                b"user-agent" => &mut known.user_agent,
-                b"x-request-id" => &mut known.request_id,
-                b"x-envoy-decorator-operation" => &mut known.envoy_decorator,
-                b"upgrade" => {
+        for header @ Header { name, value } in headers {
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            let place = match (name.len(), name.as_bytes().first().map(u8::to_ascii_lowercase)) {
+                (4, Some(b'h')) if is("host") => &mut known.host,
+                (10, Some(b'u')) if is("user-agent") => &mut known.user_agent,
+                (12, Some(b'x')) if is("x-request-id") => &mut known.request_id,
+                (27, Some(b'x')) if is("x-envoy-decorator-operation") => &mut known.envoy_decorator,
+                (7, Some(b'u')) if is("upgrade") => {
                     has_upgrade = true;
                     continue;
                 }
-                b"connection" => {
+                (10, Some(b'c')) if is("connection") => {
                     connection_upgrades |= has_token(value, "upgrade");
                     continue;
                 }
-                lower => match TRACE_HEADERS.iter().position(|trace| trace.as_bytes() == lower) {
-                    Some(at) => &mut known.trace[at],
-                    None => continue,
-                },
+                (14 | 17, Some(b'c' | b't')) => {
+                    known.framed.note(header);
+                    continue;
+                }
+                (_, Some(b'b' | b't' | b'u' | b'x')) => {
+                    match TRACE_HEADERS.iter().position(|trace| is(trace)) {
+                        Some(at) => {
+                            known.has_trace = true;
+                            &mut known.trace[at]
+                        }
+                        None => continue,
+                    }
+                }
+                _ => continue,
             };
             place.get_or_insert(value);
         }
         known.upgrades = has_upgrade && connection_upgrades;
         known
+    }
+
+    /// The headers that carry a trace context.
+    fn trace_headers(&self) -> Vec<(&'static str, SmolStr)> {
+        if !self.has_trace {
+            return Vec::new();
+        }
+        let found = TRACE_HEADERS.iter().zip(self.trace);
+        found.filter_map(|(name, value)| Some((*name, text(value?)))).collect()
     }
 }
 
@@ -149,22 +167,17 @@ impl RequestHead {
     /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
     /// read as the most lenient servers do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        let strict = with_headers(bytes, |bytes, headers| {
-            let mut request = httparse::Request::new(&mut []);
-            let mut config = ParserConfig::default();
-            config.allow_multiple_spaces_in_request_line_delimiters(true);
-            match config.parse_request_with_uninit_headers(&mut request, bytes, headers)? {
-                Status::Partial => Ok(None),
-                Status::Complete(_) => Ok(Some(Self::from_parts(
-                    request.method.unwrap_or_default().into(),
-                    request.path.unwrap_or_default().into(),
-                    request.version,
-                    request.headers,
-                    wanted,
-                ))),
-            }
+        let strict = with_headers(bytes, |bytes, room| {
+            Ok(parse_request(bytes, room)?.map(|(request, _)| Self::of(&request, wanted)))
         });
         strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
+    }
+
+    /// What a clean head says.
+    #[inline]
+    pub(super) fn of(request: &httparse::Request<'_, '_>, wanted: &[String]) -> Self {
+        let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+        Self::from_parts(method.into(), target.into(), request.version, request.headers, wanted)
     }
 
     fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
@@ -199,13 +212,9 @@ impl RequestHead {
             user_agent: known.user_agent.map(text),
             request_id: known.request_id.map(text),
             envoy_decorator: known.envoy_decorator.map(text),
-            trace_headers: TRACE_HEADERS
-                .iter()
-                .zip(known.trace)
-                .filter_map(|(name, value)| Some((*name, text(value?))))
-                .collect(),
+            trace_headers: known.trace_headers(),
             captured: capture(headers, wanted),
-            framing: framing(headers),
+            framing: known.framed.framing(),
             wants_tunnel: known.upgrades || method == "CONNECT",
             method,
         }
@@ -226,22 +235,22 @@ impl ResponseHead {
     /// Parses a whole head, its empty line included; `wanted` are names to capture, in lower case. A head that is not clean is
     /// read as the most lenient clients do.
     pub(crate) fn parse(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
-        let strict = with_headers(bytes, |bytes, headers| {
-            let mut response = httparse::Response::new(&mut []);
-            let mut config = ParserConfig::default();
-            config.allow_multiple_spaces_in_response_status_delimiters(true);
-            match config.parse_response_with_uninit_headers(&mut response, bytes, headers)? {
-                Status::Partial => Ok(None),
-                Status::Complete(_) => Ok(Some(Self {
-                    status: response.code.unwrap_or_default(),
-                    reason: response.reason.unwrap_or_default().into(),
-                    minor_version: response.version,
-                    captured: capture(response.headers, wanted),
-                    framing: framing(response.headers),
-                })),
-            }
+        let strict = with_headers(bytes, |bytes, room| {
+            Ok(parse_response(bytes, room)?.map(|(response, _)| Self::of(&response, wanted)))
         });
         strict.or_else(|Invalid| Self::parse_leniently(bytes, wanted))
+    }
+
+    /// What a clean head says.
+    #[inline]
+    pub(super) fn of(response: &httparse::Response<'_, '_>, wanted: &[String]) -> Self {
+        Self {
+            status: response.code.unwrap_or_default(),
+            reason: response.reason.unwrap_or_default().into(),
+            minor_version: response.version,
+            captured: capture(response.headers, wanted),
+            framing: Framed::of(response.headers).framing(),
+        }
     }
 
     fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
@@ -251,7 +260,7 @@ impl ResponseHead {
             reason: line.reason.clone(),
             minor_version: line.version.minor(),
             captured: capture(headers, wanted),
-            framing: framing(headers),
+            framing: Framed::of(headers).framing(),
         };
         let whole = with_lenient_headers(bytes, with).ok();
         Ok(whole.unwrap_or_else(|| Self { framing: Framing::Invalid, ..with(&[]) }))
@@ -267,6 +276,57 @@ impl ResponseHead {
     pub(crate) fn memory(&self) -> usize {
         self.reason.len() + captured_memory(&self.captured)
     }
+}
+
+/// The clean and whole head of a request at the front of bytes, if one is there that is not too long; and its length.
+#[inline]
+pub(super) fn strict_request<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+    longest: usize,
+) -> Option<(httparse::Request<'h, 'b>, usize)> {
+    let is_one = |request: &httparse::Request<'_, '_>, len: usize| {
+        len <= longest && request.method.is_some_and(|method| method.len() <= LONGEST_METHOD)
+    };
+    parse_request(bytes, room).ok().flatten().filter(|(request, len)| is_one(request, *len))
+}
+
+/// The same of a response.
+#[inline]
+pub(super) fn strict_response<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+    longest: usize,
+) -> Option<(httparse::Response<'h, 'b>, usize)> {
+    parse_response(bytes, room).ok().flatten().filter(|(_, len)| *len <= longest)
+}
+
+#[inline]
+fn parse_request<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+) -> Result<Option<(httparse::Request<'h, 'b>, usize)>, httparse::Error> {
+    let mut request = httparse::Request::new(&mut []);
+    let mut config = ParserConfig::default();
+    config.allow_multiple_spaces_in_request_line_delimiters(true);
+    Ok(match config.parse_request_with_uninit_headers(&mut request, bytes, room)? {
+        Status::Partial => None,
+        Status::Complete(len) => Some((request, len)),
+    })
+}
+
+#[inline]
+fn parse_response<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+) -> Result<Option<(httparse::Response<'h, 'b>, usize)>, httparse::Error> {
+    let mut response = httparse::Response::new(&mut []);
+    let mut config = ParserConfig::default();
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
+    Ok(match config.parse_response_with_uninit_headers(&mut response, bytes, room)? {
+        Status::Partial => None,
+        Status::Complete(len) => Some((response, len)),
+    })
 }
 
 /// The first line, if it is whole.

@@ -10,36 +10,35 @@ pub(crate) mod head;
 mod line;
 mod pairing;
 mod pending;
+mod queue;
 mod reader;
 mod request;
 mod response;
 
-use std::collections::VecDeque;
-
 pub use exchange::{Exchange, MOST_INTERIM};
 pub use head::{Framing, RequestHead, ResponseHead};
-use pairing::{Habits, Lost};
+use pairing::{Habits, Lost, Place};
 use pending::Pending;
+use queue::Queue;
 use reader::{Kind, Reader};
 
-use super::conversation::{Chunk, Conversation, End, Report};
+use super::conversation::{Chunk, Conversation, End, Reports};
 use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward};
 
 /// The HTTP/1 machine of one connection.
 pub(crate) struct Http1 {
     requests: Reader,
     responses: Reader,
-    /// Exchanges whose request was at least begun, oldest first. The newest may still be in its request. Boxed, since the room of a
-    /// queue stays when it is empty, as it is most of the time.
-    pending: VecDeque<Box<Pending>>,
+    /// Exchanges whose request was at least begun. The newest may still be in its request.
+    pending: Queue,
     /// A response under way to which no request was seen.
     orphan: Option<Box<Pending>>,
     /// Where the body of the latest response begins, if nobody knows the request's method and so whether it has one.
-    unsure_body: Option<u64>,
+    unsure_body: Place,
     /// Where and when the bytes came that wait for the answer to a request for another protocol.
-    held: Option<Held>,
-    /// Exchanges begun.
-    begun: u64,
+    held: Option<Box<Held>>,
+    /// Exchanges begun since it was last asked.
+    begun: u32,
     /// Bytes held in `pending`.
     pending_memory: usize,
     /// Requests that nobody could read came since the newest in `pending`.
@@ -54,7 +53,8 @@ pub(crate) struct Http1 {
     habits: Habits,
     /// Offset up to which the server has acknowledged.
     acked: u64,
-    lost: Lost,
+    /// Nothing as long as none is lost.
+    lost: Option<Box<Lost>>,
 }
 
 /// The first of the bytes in [`State::Hold`](reader::State::Hold).
@@ -71,9 +71,9 @@ impl Http1 {
         Self {
             requests: Reader::new(Kind::Request),
             responses: Reader::new(Kind::Response),
-            pending: VecDeque::new(),
+            pending: Queue::default(),
             orphan: None,
-            unsure_body: None,
+            unsure_body: Place::UNKNOWN,
             held: None,
             begun: 0,
             pending_memory: 0,
@@ -84,7 +84,7 @@ impl Http1 {
             served: 0,
             habits: Habits::new(),
             acked: 0,
-            lost: Lost::default(),
+            lost: None,
         }
     }
 
@@ -96,20 +96,27 @@ impl Http1 {
     /// Takes the oldest exchange off.
     fn take_front(&mut self) -> Option<Box<Pending>> {
         let pending = self.pending.pop_front()?;
-        self.pending_memory = self.pending.iter().map(|pending| pending.memory()).sum();
+        self.pending_memory = self.pending.iter().map(Pending::memory).sum();
         Some(pending)
     }
 
+    /// What is lost, to write to.
+    fn lost(&mut self) -> &mut Lost {
+        self.lost.get_or_insert_default()
+    }
+
     /// Reports what is complete.
-    fn report_done(&mut self, out: &mut Vec<Report>) {
+    fn report_done(&mut self, out: &mut Reports) {
         let is_done = |oldest: &Pending| oldest.response_done && oldest.request_over && !oldest.unconfirmed;
-        if self.pending.front().is_some_and(|oldest| is_done(oldest)) {
-            out.extend(self.take_front().map(|done| done.report(Outcome::Complete)));
+        if self.pending.front().is_some_and(is_done)
+            && let Some(done) = self.take_front()
+        {
+            out.push_back(done.report(Outcome::Complete));
         }
     }
 
     /// Reports the oldest exchanges, as many as `count`, of which nobody will know the response.
-    fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Vec<Report>) {
+    fn give_up(&mut self, count: usize, outcome: Outcome, out: &mut Reports) {
         for _ in 0..count {
             // One that is still in its request is reported when that ends.
             if let Some(front) = self.pending.front_mut().filter(|front| !front.request_over) {
@@ -117,7 +124,8 @@ impl Http1 {
                 front.response_done = true;
                 return;
             }
-            out.extend(self.take_front().map(|lost| lost.report(outcome)));
+            let Some(lost) = self.take_front() else { return };
+            out.push_back(lost.report(outcome));
         }
     }
 }
@@ -132,21 +140,21 @@ impl Conversation for Http1 {
     }
 
     fn incident(&mut self, incident: Incident, offset: u64) {
-        let open = self.pending.iter_mut().chain(&mut self.orphan);
+        let open = self.pending.iter_mut().chain(self.orphan.as_deref_mut());
         // It is of the latest that reaches so far; one that was reported already had ended before.
         if let Some(hit) = open.filter(|pending| pending.holds(incident.toward, offset)).last() {
             hit.incident(incident);
         }
     }
 
-    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
+    fn chunk(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
         match chunk.toward {
             Toward::Server => self.request_bytes(chunk, limits, out),
             Toward::Client => self.response_bytes(chunk, limits, out),
         }
     }
 
-    fn gap(&mut self, toward: Toward, len: u64, out: &mut Vec<Report>) {
+    fn gap(&mut self, toward: Toward, len: u64, out: &mut Reports) {
         match toward {
             Toward::Server => self.request_gap(len, out),
             Toward::Client => self.response_gap(len, out),
@@ -157,12 +165,12 @@ impl Conversation for Http1 {
         match toward {
             Toward::Server => self.requests.unneeded(),
             // What comes first behind the head may show that there is no body.
-            Toward::Client if self.unsure_body == Some(self.served) => 0,
+            Toward::Client if self.unsure_body.get() == Some(self.served) => 0,
             Toward::Client => self.responses.unneeded(),
         }
     }
 
-    fn fin(&mut self, toward: Toward, out: &mut Vec<Report>) {
+    fn fin(&mut self, toward: Toward, out: &mut Reports) {
         match toward {
             Toward::Server => self.requests.end(),
             Toward::Client => {
@@ -176,7 +184,7 @@ impl Conversation for Http1 {
         }
     }
 
-    fn end(&mut self, end: End, out: &mut Vec<Report>) {
+    fn end(&mut self, end: End, out: &mut Reports) {
         let outcome = match end {
             End::Fin => Outcome::Closed,
             End::Reset => Outcome::Reset,
@@ -190,23 +198,27 @@ impl Conversation for Http1 {
         self.request_cut_short();
         self.response_cut_short();
         self.resolve_at_end(end, out);
-        out.extend(self.orphan.take().map(|orphan| orphan.report(outcome)));
+        if let Some(orphan) = self.orphan.take() {
+            out.push_back(orphan.report(outcome));
+        }
         while let Some(left) = self.take_front() {
             let done = left.response_done;
-            out.push(left.report(if done { Outcome::Complete } else { outcome }));
+            out.push_back(left.report(if done { Outcome::Complete } else { outcome }));
         }
     }
 
-    fn begun(&self) -> u64 {
-        self.begun
+    fn take_begun(&mut self) -> u32 {
+        std::mem::take(&mut self.begun)
     }
 
-    fn open(&self) -> u64 {
-        self.pending.len() as u64 + u64::from(self.orphan.is_some())
+    fn open(&self) -> u32 {
+        self.pending.len() + u32::from(self.orphan.is_some())
     }
 
     fn memory(&self) -> usize {
         let orphan = self.orphan.as_ref().map_or(0, |orphan| orphan.memory());
-        size_of::<Self>() + self.requests.memory() + self.responses.memory() + self.pending_memory + orphan
+        let lost = self.lost.as_ref().map_or(0, |_| size_of::<Lost>());
+        let readers = self.requests.memory() + self.responses.memory();
+        readers + self.pending_memory + orphan + lost
     }
 }

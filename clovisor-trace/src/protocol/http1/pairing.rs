@@ -14,7 +14,7 @@
 use super::{Http1, pending::Pending, reader::State};
 use crate::{
     outcome::{Outcome, Pairing},
-    protocol::conversation::{Chunk, End, Report},
+    protocol::conversation::{Chunk, End, Reports},
 };
 
 /// `HTTP/1.1 200` and two bare line ends (RFC 9112 section 2.2).
@@ -31,9 +31,22 @@ pub(super) struct Habits {
     /// All of its requests were seen.
     is_known: bool,
     /// What the client had acknowledged with the latest bytes of its requests, unless some were lost since.
-    latest_acked: Option<u64>,
+    latest_acked: Place,
     /// Where the latest bytes of the server end, and what they acknowledged.
-    server_said: Option<(u64, u64)>,
+    server_said: (Place, u64),
+}
+
+/// An offset that may not be known, in the room of one: none is so large.
+#[derive(Clone, Copy)]
+pub(super) struct Place(pub(super) u64);
+
+impl Place {
+    pub(super) const UNKNOWN: Self = Self(u64::MAX);
+
+    #[inline]
+    pub(super) fn get(self) -> Option<u64> {
+        (self.0 != u64::MAX).then_some(self.0)
+    }
 }
 
 /// What of a connection has no partner since order was lost.
@@ -65,22 +78,21 @@ impl Habits {
             waits: false,
             overlaps: false,
             is_known: true,
-            latest_acked: None,
-            server_said: None,
+            latest_acked: Place::UNKNOWN,
+            server_said: (Place::UNKNOWN, 0),
         }
     }
 }
 
 impl Http1 {
     /// A request begins, in order behind those in `pending`: what does it show?
-    pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
+    pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) {
         self.end_bodiless(chunk.acked, out);
-        let mut pending = Pending::new(chunk, offset);
+        let mut pending = Box::new(Pending::new(chunk, offset));
         let after_loss = std::mem::take(&mut self.requests_lost);
-        let before = self.habits.latest_acked.filter(|_| !after_loss);
+        let before = self.habits.latest_acked.get().filter(|_| !after_loss);
         // A repetition may stand before a response that the client had.
-        let unanswered =
-            !self.adrift && !chunk.is_bound && self.pending.iter().any(|before| !before.response_done);
+        let unanswered = !self.adrift && !chunk.is_bound && self.pending.unanswered().is_some();
         // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
         // was lost, it may have been, if something came during that request.
         let during = self.pending.back().is_some_and(|before| before.first_acked < chunk.acked);
@@ -96,7 +108,7 @@ impl Http1 {
         let is_trusted = (self.habits.is_known || self.habits.waits) && !chunk.is_bound;
         pending.waited = (follows || is_quiet) && is_trusted;
         let owed = self.pending.iter().filter(|before| !before.response_done).count() as u64;
-        pending.drained = is_quiet && is_trusted && self.lost.has_room_for(owed);
+        pending.drained = is_quiet && is_trusted && self.has_room_for(owed);
         // Of a repetition nobody knows but that it had at most so much.
         let had_all = self.served == chunk.acked || (chunk.is_bound && self.served < chunk.acked);
         if self.habits.pipelines || !had_all {
@@ -104,32 +116,33 @@ impl Http1 {
         }
         self.begun += 1;
         self.pending_memory += pending.memory();
-        self.pending.push_back(Box::new(pending));
+        self.pending.push_back(pending);
     }
 
     /// Bytes of the request that comes now as they were sent first. Where the server's latest bytes were lost, and all other
     /// requests had their responses, they are the response to this one: it came here only when it was sent again.
     pub(super) fn as_sent<'a>(&self, chunk: &Chunk<'a>) -> Chunk<'a> {
         let is_known = self.habits.is_known && !self.requests_lost;
-        let until = self.lost.unasked.filter(|until| is_known && *until < chunk.acked);
+        let until =
+            self.lost.as_ref().and_then(|lost| lost.unasked).filter(|until| is_known && *until < chunk.acked);
         until.map_or(*chunk, |acked| Chunk { acked, is_bound: true, ..*chunk })
     }
 
     /// More bytes of a request came.
     pub(super) fn note_asked(&mut self, chunk: &Chunk<'_>) {
-        self.habits.latest_acked = Some(chunk.acked).filter(|_| !chunk.is_bound);
+        self.habits.latest_acked = if chunk.is_bound { Place::UNKNOWN } else { Place(chunk.acked) };
     }
 
     /// Whether a request may begin here, although what came before it was lost. A client that waits goes on with its
     /// request until the response begins.
     pub(super) fn may_ask(&self) -> bool {
         let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
-        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(|newest| unanswered(newest))
+        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
-    fn end_bodiless(&mut self, acked: u64, out: &mut Vec<Report>) {
-        let at_body = self.unsure_body == Some(acked) && self.served == acked;
+    fn end_bodiless(&mut self, acked: u64, out: &mut Reports) {
+        let at_body = self.unsure_body.get() == Some(acked) && self.served == acked;
         if at_body && matches!(self.responses.state, State::Body(_)) && !self.habits.pipelines {
             self.response_end(None, out);
         }
@@ -138,11 +151,11 @@ impl Http1 {
     /// Whether, with this acknowledgement and at this offset of the client, either end had all that the other had sent.
     pub(super) fn has_all_of_both(&self, acked: u64, offset: u64) -> bool {
         // It cannot have acknowledged more, since the client had sent no more when it had got what came before.
-        self.habits.server_said.is_some_and(|(end, server_acked)| server_acked == offset && end <= acked)
+        self.habits.server_said.0.get().is_some_and(|end| end <= acked) && self.habits.server_said.1 == offset
     }
 
     /// Bytes of the server came, up to the end of this chunk.
-    pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Vec<Report>) {
+    pub(super) fn note_served(&mut self, chunk: &Chunk<'_>, out: &mut Reports) {
         let end = chunk.offset + chunk.bytes.len() as u64;
         if let Some(newest) = self.pending.back().filter(|newest| !newest.response_done && chunk.acked > 0) {
             // If the server sends more than the client had at its latest request, and has not got that, the client had
@@ -155,7 +168,7 @@ impl Http1 {
             }
         }
         self.served = end;
-        self.habits.server_said = Some((self.served, chunk.acked)).filter(|_| !chunk.is_bound);
+        self.habits.server_said = (if chunk.is_bound { Place::UNKNOWN } else { Place(end) }, chunk.acked);
     }
 
     /// Whether a response may begin here, although those before were lost. As long as the server has no more than the
@@ -168,18 +181,17 @@ impl Http1 {
         })
     }
 
-    /// Where within this chunk a response begins although those before were lost: where a waiting client's request shows it.
+    /// Where within this chunk a response begins, those before it being lost: where a waiting client's request shows it.
     pub(super) fn known_start(&self, chunk: &Chunk<'_>) -> Option<u64> {
         let inside = chunk.offset + 1..chunk.offset + chunk.bytes.len() as u64;
         let starts = self.candidates(chunk).filter(|(_, pending)| self.is_alone(pending));
-        let at = starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at));
-        at.filter(|_| matches!(self.responses.state, State::Lost))
+        starts.map(|(_, pending)| pending.first_acked).find(|at| inside.contains(at))
     }
 
     /// Whether the response under way, to a request of which the method was not seen, must have been to HEAD: another one
     /// follows its head.
     pub(super) fn is_bodiless(&self, chunk: &Chunk<'_>) -> bool {
-        self.unsure_body == Some(chunk.offset)
+        self.unsure_body.get() == Some(chunk.offset)
             && chunk.starts_packet
             && matches!(self.responses.state, State::Body(_))
             && self.responses.starts_message(chunk.bytes)
@@ -187,7 +199,7 @@ impl Http1 {
 
     /// A response begins: whether it answers a request that was seen, which is then the first in `pending`
     /// without one.
-    pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+    pub(super) fn find_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) -> bool {
         if self.pending.front().is_some_and(|front| front.unconfirmed && front.response_done) {
             // Two responses to one request: the client had sent others before it, or behind it and they were lost.
             // Unless the first was lost before its head was whole: it may have been an interim one.
@@ -195,7 +207,7 @@ impl Http1 {
             self.habits.pipelines |= !self.requests_lost && is_whole;
             self.resolve(false, out);
         }
-        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        let first = self.pending.unanswered_mut();
         let goes_on = first.as_ref().is_some_and(|pending| pending.response_start_ns.is_some());
         // Nobody knows how many requests were lost before this one.
         self.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
@@ -205,7 +217,7 @@ impl Http1 {
             self.disprove(out);
         }
         let pairing = self.evidence(chunk).filter(|_| found);
-        let first = self.pending.iter_mut().find(|pending| !pending.response_done);
+        let first = self.pending.unanswered_mut();
         if let (Some(pairing), Some(first)) = (pairing, first) {
             // Each message to one request says it anew, so that the final response has the last word.
             first.pairing = Some(pairing);
@@ -213,20 +225,25 @@ impl Http1 {
         found
     }
 
+    /// Whether so many requests may all have their responses among what was lost.
+    fn has_room_for(&self, requests: u64) -> bool {
+        self.lost.as_ref().map_or(requests == 0, |lost| lost.has_room_for(requests))
+    }
+
     /// Whether the server had received a byte of the oldest request without response: it cannot answer before.
     fn is_received(&self, chunk: &Chunk<'_>) -> bool {
-        self.candidates(chunk).next().is_some()
+        match self.pending.unanswered() {
+            // Those behind it came later in the stream.
+            Some(first) => chunk.acked == 0 || first.offset() < chunk.acked,
+            None => false,
+        }
     }
 
     /// Requests that a response may answer: the server had received a byte of them. With their places.
     fn candidates(&self, chunk: &Chunk<'_>) -> impl DoubleEndedIterator<Item = (usize, &Pending)> {
         let acked = chunk.acked;
         let received = move |pending: &Pending| acked == 0 || pending.offset() < acked;
-        self.pending
-            .iter()
-            .map(|pending| &**pending)
-            .enumerate()
-            .filter(move |(_, p)| !p.response_done && received(p))
+        self.pending.places().filter(move |(_, p)| !p.response_done && received(p))
     }
 
     /// Whether a request was sent by a client that had the responses to all before.
@@ -235,7 +252,7 @@ impl Http1 {
     }
 
     /// Finds the request by acknowledgements alone; those before it are given up.
-    fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) -> bool {
+    fn find_adrift(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) -> bool {
         let may_pair = |pending: &Pending| !self.habits.pipelines || self.is_alone(pending);
         let exact = |(_, p): &(usize, &Pending)| p.first_acked == offset && may_pair(p);
         // Of a repetition nobody knows whether its sender had the request, if its client may have had it before.
@@ -248,12 +265,12 @@ impl Http1 {
         let is_only = exact.next().is_none();
         drop(exact);
         // The responses to all before it must have come, or be lost.
-        let found = found.filter(|(place, _)| is_only && self.lost.has_room_for(*place as u64));
+        let found = found.filter(|(place, _)| is_only && self.has_room_for(*place as u64));
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);
                 self.adrift = false;
-                self.lost = Lost::default();
+                self.lost = None;
                 if let Some(front) = self.pending.front_mut() {
                     front.after_loss = false;
                     front.unconfirmed = !waited;
@@ -263,7 +280,7 @@ impl Http1 {
             None => {
                 let hit = self.candidates(chunk).rfind(|(_, p)| !may_be_later(p));
                 let hit = hit.map_or(0, |(place, _)| place + 1);
-                self.lost.requests += hit as u64;
+                self.lost().requests += hit as u64;
                 self.give_up(hit, Outcome::CaptureGap, out);
                 false
             }
@@ -284,7 +301,7 @@ impl Http1 {
     }
 
     /// The pair that was held back is one, or is none and ends as two halves.
-    pub(super) fn resolve(&mut self, confirmed: bool, out: &mut Vec<Report>) {
+    pub(super) fn resolve(&mut self, confirmed: bool, out: &mut Reports) {
         if !self.pending.front().is_some_and(|front| front.unconfirmed && front.response_start_ns.is_some()) {
             return;
         }
@@ -294,20 +311,20 @@ impl Http1 {
         }
         let Some(mut request) = self.take_front() else { return };
         let (done, response) = (request.response_done, request.split());
-        out.push(request.report(Outcome::CaptureGap));
+        out.push_back(request.report(Outcome::CaptureGap));
         let Some(response) = response else { return };
         self.begun += 1;
         if done {
-            out.push(response.report(Outcome::RequestUnobserved));
+            out.push_back(response.report(Outcome::RequestUnobserved));
         } else {
-            self.orphan = Some(Box::new(response));
+            self.orphan = Some(response);
         }
         self.adrift = true;
     }
 
     /// What came shows that a client which was taken for one that has all responses was none. Where all is proved, it is
     /// the server that goes wrong.
-    pub(super) fn disprove(&mut self, out: &mut Vec<Report>) {
+    pub(super) fn disprove(&mut self, out: &mut Reports) {
         if self.proved {
             return;
         }
@@ -322,7 +339,7 @@ impl Http1 {
 
     /// The connection has ended: does that show that a pair which was held back is one? A client that has sent
     /// more would have got more.
-    pub(super) fn resolve_at_end(&mut self, end: End, out: &mut Vec<Report>) {
+    pub(super) fn resolve_at_end(&mut self, end: End, out: &mut Reports) {
         self.resolve(matches!(end, End::Fin | End::Idle) && !self.habits.pipelines, out);
     }
 }

@@ -1,6 +1,7 @@
 //! A request and its response while they are under way.
 
 use super::{
+    super::name::Protocol,
     exchange::{Exchange, MOST_INTERIM},
     head::{RequestHead, ResponseHead},
 };
@@ -9,12 +10,14 @@ use crate::{
     outcome::{Outcome, Pairing, Transfer},
     packet::Toward,
     protocol::conversation::{Chunk, Detail, Report},
+    session::Session,
 };
 
 /// An exchange that has begun and not ended.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    pub(crate) exchange: Exchange,
+    /// Where it stays until it is exported.
+    pub(crate) exchange: Box<Exchange>,
     /// Where its first byte is.
     first: (Toward, u64),
     /// What the client had of the server's stream when it sent the first byte.
@@ -61,7 +64,7 @@ impl Pending {
     pub(crate) fn new(chunk: &Chunk<'_>, offset: u64) -> Self {
         let is_request = chunk.toward == Toward::Server;
         Self {
-            exchange: Exchange::default(),
+            exchange: Box::default(),
             first: (chunk.toward, offset),
             first_acked: chunk.acked,
             is_bound: chunk.is_bound,
@@ -200,7 +203,7 @@ impl Pending {
     }
 
     /// Takes away a response that turned out not to be its own: as one whose request was not seen.
-    pub(crate) fn split(&mut self) -> Option<Self> {
+    pub(crate) fn split(&mut self) -> Option<Box<Self>> {
         let (first, first_acked) = self.response_first.take()?;
         let start_ns = self.response_start_ns.take()?;
         let end_ns = std::mem::replace(&mut self.end_ns, self.request_seen_ns);
@@ -209,12 +212,12 @@ impl Pending {
         self.unconfirmed = false;
         // What the response did is none of its doing.
         self.fault = self.fault.filter(|fault| *fault != Outcome::Upgraded);
-        Some(Self {
-            exchange: Exchange {
+        Some(Box::new(Self {
+            exchange: Box::new(Exchange {
                 request: None,
                 response: self.exchange.response.take(),
                 interim: std::mem::take(&mut self.exchange.interim),
-            },
+            }),
             first: (Toward::Client, first),
             first_acked,
             is_bound: false,
@@ -239,7 +242,7 @@ impl Pending {
             unconfirmed: false,
             pairing: None,
             response_first: None,
-        })
+        }))
     }
 
     /// Takes the response's part of the anatomy away.
@@ -256,26 +259,31 @@ impl Pending {
     }
 
     /// The report of its end; `otherwise` is the outcome unless something has spoilt it.
-    pub(crate) fn report(self, otherwise: Outcome) -> Report {
+    #[inline]
+    pub(crate) fn report(self: Box<Self>, otherwise: Outcome) -> Report {
+        let outcome = self.fault.unwrap_or(otherwise);
         Report {
-            start_ns: self.start_ns,
-            end_ns: self.end_ns,
-            request_end_ns: self.request_end_ns,
-            response_start_ns: self.response_start_ns,
-            pairing: self.pairing,
-            outcome: self.fault.unwrap_or(otherwise),
-            request: self.request,
-            response: self.response,
-            anatomy: self.anatomy,
-            missing_bytes: self.missing.iter().sum(),
+            session: Session {
+                start_ns: self.start_ns,
+                end_ns: self.end_ns.max(self.start_ns),
+                request_end_ns: self.request_end_ns,
+                response_start_ns: self.response_start_ns,
+                pairing: self.pairing,
+                request: self.request,
+                response: self.response,
+                missing_bytes: self.missing.iter().sum(),
+                anatomy: self.anatomy,
+                ..Session::unsigned(Protocol::Http, outcome, Detail::Http(self.exchange))
+            },
             first: self.first,
             first_acked: self.first_acked,
-            detail: Detail::Http(Box::new(self.exchange)),
+            ended_ns: 0,
         }
     }
 
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>()
+            + size_of::<Exchange>()
             + self.anatomy.memory()
             + self.exchange.request.as_ref().map_or(0, RequestHead::memory)
             + self.exchange.response.as_ref().map_or(0, ResponseHead::memory)

@@ -44,16 +44,27 @@ pub(crate) enum Kind {
 /// What the next bytes of a direction are.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// Between messages, or in a head of which these bytes are here.
-    Head(Vec<u8>),
+    /// Between messages, or in a head of which these bytes are here: at least one.
+    Head(Option<Box<Kept>>),
     /// In a body.
     Body(Body),
     /// Behind a request that asked for another protocol: nobody knows until the response. Bytes so far.
-    Hold(Vec<u8>),
+    Hold(Box<Kept>),
     /// Another protocol.
     Tunnel,
     /// Out of step; a packet that starts like a message may bring it back.
     Lost,
+}
+
+/// Bytes that came before it is known what they are. Boxed, since most times there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl State {
+    /// Between messages.
+    pub(crate) const BETWEEN: Self = Self::Head(None);
 }
 
 /// The first bytes of a packet that may start a message, as long as nobody can tell.
@@ -121,7 +132,15 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, state: State::Head(Vec::new()), maybe: None }
+        Self { kind, state: State::BETWEEN, maybe: None }
+    }
+
+    /// Whether a head may begin at the front of `bytes`. One that is whole and clean, as most are, need not be looked for its end
+    /// then, nor be kept: a strict parser finds the same end, since in a clean head each line feed ends a line, but it passes over
+    /// empty lines. All else is for [`read`](Self::read).
+    #[inline]
+    pub(crate) fn may_begin(&self, bytes: &[u8]) -> bool {
+        self.is_between() && !matches!(bytes.first(), None | Some(b'\r' | b'\n'))
     }
 
     /// Looks at the front of `bytes`, of which at least one is there.
@@ -134,9 +153,9 @@ impl Reader {
                 Read::Done(taken) => Event::BodyEnd(taken),
                 Read::Invalid => Event::Invalid,
             },
-            State::Hold(held) if held.len() + bytes.len() > longest_head => Event::TooLong,
+            State::Hold(held) if held.bytes.len() + bytes.len() > longest_head => Event::TooLong,
             State::Hold(held) => {
-                held.extend_from_slice(bytes);
+                held.bytes.extend_from_slice(bytes);
                 Event::Held(bytes.len())
             }
             State::Tunnel | State::Lost => Event::Foreign(bytes.len()),
@@ -146,14 +165,14 @@ impl Reader {
     /// Comes back into step if a chunk looks like the start of a message: it begins where a packet did, or where one before
     /// had ended. A first line may need several packets: those before this chunk are returned, to be read first.
     pub(crate) fn resync(&mut self, chunk: &Chunk<'_>) -> Option<Box<Maybe>> {
-        if !matches!(self.state, State::Lost) {
+        if !self.is_lost() {
             return None;
         }
         if let Some(mut maybe) = self.maybe.take().filter(|maybe| maybe.end() == chunk.offset) {
             let held = maybe.bytes.len();
             maybe.bytes.extend_from_slice(chunk.bytes);
             if starts_message(self.kind, &maybe.bytes) {
-                self.state = State::Head(Vec::new());
+                self.state = State::BETWEEN;
                 maybe.bytes.truncate(held);
                 return Some(maybe);
             }
@@ -163,7 +182,7 @@ impl Reader {
             }
         }
         if starts_message(self.kind, chunk.bytes) {
-            self.state = State::Head(Vec::new());
+            self.state = State::BETWEEN;
         } else if self.may_become(chunk.bytes) {
             let Chunk { offset, time_ns, acked, is_bound, .. } = *chunk;
             let bytes = chunk.bytes.to_vec();
@@ -196,7 +215,9 @@ impl Reader {
     pub(crate) fn take_cut_short(&mut self) -> Option<Vec<u8>> {
         let kind = self.kind;
         match &mut self.state {
-            State::Head(held) if !held.is_empty() && may_start(kind, held) => Some(std::mem::take(held)),
+            State::Head(held) if held.as_ref().is_some_and(|held| may_start(kind, &held.bytes)) => {
+                held.take().map(|held| held.bytes)
+            }
             _ => None,
         }
     }
@@ -204,17 +225,22 @@ impl Reader {
     /// The stream has ended: a first line with its version is whole then, although its line end is missing.
     pub(crate) fn end(&mut self) {
         let kind = self.kind;
-        if let State::Head(held) = &mut self.state
-            && !held.contains(&b'\n')
-            && is_whole_at_end(kind, held)
+        if let State::Head(Some(held)) = &mut self.state
+            && !held.bytes.contains(&b'\n')
+            && is_whole_at_end(kind, &held.bytes)
         {
-            held.push(b'\n');
+            held.bytes.push(b'\n');
         }
+    }
+
+    /// Whether it is out of step.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost)
     }
 
     /// Whether it stands between two messages.
     pub(crate) fn is_between(&self) -> bool {
-        matches!(&self.state, State::Head(held) if held.is_empty())
+        matches!(&self.state, State::Head(None))
     }
 
     /// How many of the next bytes need not be looked at.
@@ -228,14 +254,15 @@ impl Reader {
 
     pub(crate) fn memory(&self) -> usize {
         match &self.state {
-            State::Head(held) | State::Hold(held) => held.capacity(),
+            State::Head(None) => 0,
+            State::Head(Some(held)) | State::Hold(held) => size_of::<Kept>() + held.bytes.capacity(),
             _ => self.maybe.as_ref().map_or(0, |maybe| maybe.bytes.capacity()),
         }
     }
 }
 
-fn read_head<'a>(kind: Kind, held: &mut Vec<u8>, bytes: &'a [u8], longest: usize) -> Event<'a> {
-    if held.is_empty() {
+fn read_head<'a>(kind: Kind, kept: &mut Option<Box<Kept>>, bytes: &'a [u8], longest: usize) -> Event<'a> {
+    if kept.is_none() {
         let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if blank > 0 {
             return Event::Nothing(blank);
@@ -247,11 +274,13 @@ fn read_head<'a>(kind: Kind, held: &mut Vec<u8>, bytes: &'a [u8], longest: usize
             return Event::Head(end, (&bytes[..end]).into());
         }
     }
+    let held = &mut kept.get_or_insert_default().bytes;
     let (before, seen) = (held.len(), held.len().saturating_sub(3));
     let room = longest.saturating_sub(before).min(bytes.len());
     held.extend_from_slice(&bytes[..room]);
     if let Some(end) = head_end(held, seen) {
         let mut whole = std::mem::take(held);
+        *kept = None;
         whole.truncate(end);
         return Event::Head(end - before, whole.into());
     }

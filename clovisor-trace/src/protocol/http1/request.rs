@@ -3,20 +3,22 @@
 use super::{
     Held, Http1,
     body::{Body, Skip},
-    head::{Framing, RequestHead},
+    fields::few_headers,
+    head::{Framing, RequestHead, strict_request},
     reader::{Event, State},
 };
 use crate::{
     limits::Limits,
     outcome::Outcome,
     packet::Toward,
-    protocol::conversation::{Chunk, Report},
+    protocol::conversation::{Chunk, Reports},
 };
 
 impl Http1 {
     /// Takes the next bytes of the client.
-    pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if self.may_ask()
+    pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
+        if self.requests.is_lost()
+            && self.may_ask()
             && let Some(before) = self.requests.resync(chunk)
         {
             self.request_bytes(&before.chunk(Toward::Server), limits, out);
@@ -24,12 +26,17 @@ impl Http1 {
         self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let offset = chunk.offset + at as u64;
-            match self.requests.read(&chunk.bytes[at..], limits.head) {
+            let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
+            if let Some(taken) = self.whole_request(chunk, offset, bytes, limits, out) {
+                at += taken;
+                self.report_done(out);
+                continue;
+            }
+            match self.requests.read(bytes, limits.head) {
                 Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
                 Event::Held(taken) => {
                     let Chunk { time_ns, acked, is_bound, .. } = *chunk;
-                    self.held.get_or_insert(Held { offset, time_ns, acked, is_bound });
+                    self.held.get_or_insert_with(|| Box::new(Held { offset, time_ns, acked, is_bound }));
                     at += taken;
                 }
                 Event::HeadPart(taken) => {
@@ -64,16 +71,36 @@ impl Http1 {
             }
             self.report_done(out);
         }
-        if self.pending.len() > limits.pipeline.max(1) {
+        let (most, pending) = (limits.pipeline.max(1), self.pending.len() as usize);
+        if pending > most {
             // Whose response comes next can no longer be told.
             self.responses_out_of_step(Outcome::Truncated, out);
-            let excess = self.pending.len().saturating_sub(limits.pipeline.max(1));
+            let excess = (self.pending.len() as usize).saturating_sub(most);
             self.give_up(excess, Outcome::Truncated, out);
         }
     }
 
+    /// Reads a clean and whole head where it lies, if one is there, as most are. How long it is.
+    fn whole_request(
+        &mut self,
+        chunk: &Chunk<'_>,
+        offset: u64,
+        bytes: &[u8],
+        limits: &Limits,
+        out: &mut Reports,
+    ) -> Option<usize> {
+        if !self.requests.may_begin(bytes) {
+            return None;
+        }
+        let mut room = few_headers();
+        let (request, len) = strict_request(bytes, &mut room, limits.head)?;
+        self.request_part(chunk, offset, len, out);
+        self.request_head(Some(RequestHead::of(&request, &limits.headers)), offset + len as u64);
+        Some(len)
+    }
+
     /// Counts bytes of a request, which they begin if none is under way.
-    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Vec<Report>) {
+    fn request_part(&mut self, chunk: &Chunk<'_>, offset: u64, bytes: usize, out: &mut Reports) {
         let chunk = &self.as_sent(chunk);
         if !self.in_request() {
             self.begin_request(chunk, offset, out);
@@ -110,15 +137,14 @@ impl Http1 {
 
     /// The newest request has ended, behind this offset.
     fn request_end(&mut self, offset: u64) {
-        self.lost.unasked = None;
+        if let Some(lost) = &mut self.lost {
+            lost.unasked = None;
+        }
         let Some(newest) = self.pending.back_mut() else { return };
         newest.end_request(offset);
         let wants_tunnel = newest.exchange.request.as_ref().is_some_and(|head| head.wants_tunnel);
-        self.requests.state = if wants_tunnel && !newest.response_done {
-            State::Hold(Vec::new())
-        } else {
-            State::Head(Vec::new())
-        };
+        self.requests.state =
+            if wants_tunnel && !newest.response_done { State::Hold(Box::default()) } else { State::BETWEEN };
     }
 
     /// Nobody can tell where the newest request ends.
@@ -150,9 +176,11 @@ impl Http1 {
     }
 
     /// Bytes of the client were not captured.
-    pub(super) fn request_gap(&mut self, len: u64, out: &mut Vec<Report>) {
+    pub(super) fn request_gap(&mut self, len: u64, out: &mut Reports) {
         self.asked += len;
-        self.lost.requests += u64::from(len > 0 && self.requests.is_between() && !self.adrift);
+        if len > 0 && self.requests.is_between() && !self.adrift {
+            self.lost().requests += 1;
+        }
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {
             newest.miss(Toward::Server, len);
         }
@@ -165,7 +193,7 @@ impl Http1 {
                         newest.spoil(Outcome::CaptureGap);
                         newest.request_over = true;
                     }
-                    self.requests.state = State::Head(Vec::new());
+                    self.requests.state = State::BETWEEN;
                 }
                 Skip::Lost => self.requests_out_of_step(Outcome::CaptureGap),
             },
@@ -175,13 +203,13 @@ impl Http1 {
     }
 
     /// The response has decided what the bytes behind a request that asked for another protocol are.
-    pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Vec<Report>) {
-        let held = self.held.take();
-        let next = if tunnel { State::Tunnel } else { State::Head(Vec::new()) };
+    pub(super) fn release_hold(&mut self, tunnel: bool, limits: &Limits, out: &mut Reports) {
+        let held = self.held.take().map(|held| *held);
+        let next = if tunnel { State::Tunnel } else { State::BETWEEN };
         if !tunnel && !matches!(self.requests.state, State::Hold(_)) {
             return;
         }
-        let State::Hold(bytes) = std::mem::replace(&mut self.requests.state, next) else { return };
+        let State::Hold(kept) = std::mem::replace(&mut self.requests.state, next) else { return };
         if let Some(Held { offset, time_ns, acked, is_bound }) = held.filter(|_| !tunnel) {
             let toward = Toward::Server;
             self.request_bytes(
@@ -191,7 +219,7 @@ impl Http1 {
                     offset,
                     acked,
                     is_bound,
-                    bytes: &bytes,
+                    bytes: &kept.bytes,
                     starts_packet: true,
                     trouble: None,
                 },

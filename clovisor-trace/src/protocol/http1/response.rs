@@ -3,7 +3,9 @@
 use super::{
     Http1,
     body::{Body, Skip},
-    head::{Framing, ResponseHead},
+    fields::few_headers,
+    head::{Framing, ResponseHead, strict_response},
+    pairing::Place,
     pending::Pending,
     reader::{Event, State},
 };
@@ -11,7 +13,7 @@ use crate::{
     limits::Limits,
     outcome::Outcome,
     packet::Toward,
-    protocol::conversation::{Chunk, Report},
+    protocol::conversation::{Chunk, Reports},
 };
 
 /// What follows the head of a response.
@@ -28,8 +30,10 @@ enum After {
 
 impl Http1 {
     /// Takes the next bytes of the server.
-    pub(super) fn response_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Vec<Report>) {
-        if let Some(at) = self.known_start(chunk) {
+    pub(super) fn response_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
+        if self.responses.is_lost()
+            && let Some(at) = self.known_start(chunk)
+        {
             let (before, behind) = chunk.split_at(at);
             self.response_bytes(&before, limits, out);
             return self.response_bytes(&behind, limits, out);
@@ -37,7 +41,8 @@ impl Http1 {
         if self.is_bodiless(chunk) {
             self.response_end(None, out);
         }
-        if self.may_begin(chunk)
+        if self.responses.is_lost()
+            && self.may_begin(chunk)
             && let Some(before) = self.responses.resync(chunk)
         {
             self.response_bytes(&before.chunk(Toward::Client), limits, out);
@@ -49,10 +54,20 @@ impl Http1 {
             if self.responses.is_between() && !matches!(chunk.bytes[at], b'\r' | b'\n') {
                 self.begin_response(chunk, offset, out);
             }
-            match self.responses.read(&chunk.bytes[at..], limits.head) {
+            let bytes = &chunk.bytes[at..];
+            if self.responses.may_begin(bytes) {
+                let mut room = few_headers();
+                if let Some((response, taken)) = strict_response(bytes, &mut room, limits.head) {
+                    let head = ResponseHead::of(&response, &limits.headers);
+                    at += taken;
+                    self.response_whole(chunk, offset, taken, Some(head), limits, out);
+                    continue;
+                }
+            }
+            match self.responses.read(bytes, limits.head) {
                 Event::Nothing(taken) | Event::Held(taken) => at += taken,
                 Event::Foreign(taken) => {
-                    self.lost.bytes = self.lost.bytes.saturating_add(taken as u64);
+                    self.miss_response(taken as u64);
                     at += taken;
                 }
                 Event::HeadPart(taken) | Event::BodyPart(taken) => {
@@ -60,15 +75,9 @@ impl Http1 {
                     at += taken;
                 }
                 Event::Head(taken, bytes) => {
-                    self.response_part(chunk, offset, taken);
                     at += taken;
-                    // Where nothing was lost, no request was that nobody saw; one still in its head will tell its method.
-                    let unknown = !self.proved
-                        && self.answered().is_some_and(|answered| {
-                            answered.request_over && answered.exchange.request.is_none()
-                        });
-                    self.unsure_body = unknown.then_some(chunk.offset + at as u64);
-                    self.response_head(ResponseHead::parse(&bytes, &limits.headers).ok(), limits, out);
+                    let head = ResponseHead::parse(&bytes, &limits.headers).ok();
+                    self.response_whole(chunk, offset, taken, head, limits, out);
                 }
                 Event::BodyEnd(taken) => {
                     self.response_part(chunk, offset, taken);
@@ -94,19 +103,20 @@ impl Http1 {
 
     /// The exchange that the response under way belongs to.
     fn answered(&mut self) -> Option<&mut Pending> {
-        let answered = match &mut self.orphan {
+        match &mut self.orphan {
             Some(orphan) => Some(orphan),
-            None => self.pending.iter_mut().find(|pending| !pending.response_done),
-        };
-        answered.map(|pending| &mut **pending)
+            None => self.pending.unanswered_mut(),
+        }
     }
 
     /// The first byte of a response is here: finds the request that it answers.
-    fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Vec<Report>) {
+    fn begin_response(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) {
         // Another message of a response whose request is not known says no more of it.
         if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
-            self.lost.responses += u64::from(self.adrift || self.requests_lost);
+            if self.adrift || self.requests_lost {
+                self.lost().responses += 1;
+            }
             self.orphan = Some(Box::new(Pending::new(chunk, offset)));
         }
         if let Some(answered) = self.answered() {
@@ -120,8 +130,28 @@ impl Http1 {
         }
     }
 
+    /// So many bytes made the head of a response whole.
+    fn response_whole(
+        &mut self,
+        chunk: &Chunk<'_>,
+        offset: u64,
+        bytes: usize,
+        head: Option<ResponseHead>,
+        limits: &Limits,
+        out: &mut Reports,
+    ) {
+        self.response_part(chunk, offset, bytes);
+        // Where nothing was lost, no request was that nobody saw; one still in its head will tell its method.
+        let unknown = !self.proved
+            && self
+                .answered()
+                .is_some_and(|answered| answered.request_over && answered.exchange.request.is_none());
+        self.unsure_body = if unknown { Place(offset + bytes as u64) } else { Place::UNKNOWN };
+        self.response_head(head, limits, out);
+    }
+
     /// The head of a response is whole, or turned out not to be one.
-    fn response_head(&mut self, head: Option<ResponseHead>, limits: &Limits, out: &mut Vec<Report>) {
+    fn response_head(&mut self, head: Option<ResponseHead>, limits: &Limits, out: &mut Reports) {
         let Some(head) = head else { return self.responses_out_of_step(Outcome::Unparsed, out) };
         let memory = head.memory();
         let Some(answered) = self.answered() else { return };
@@ -162,11 +192,11 @@ impl Http1 {
     }
 
     /// The response under way is whole.
-    pub(super) fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Vec<Report>) {
-        self.responses.state = State::Head(Vec::new());
+    pub(super) fn response_end(&mut self, outcome: Option<Outcome>, out: &mut Reports) {
+        self.responses.state = State::BETWEEN;
         if let Some(mut orphan) = self.orphan.take() {
             orphan.end_response();
-            out.push(orphan.report(Outcome::RequestUnobserved));
+            out.push_back(orphan.report(Outcome::RequestUnobserved));
             return;
         }
         if let Some(answered) = self.answered() {
@@ -179,7 +209,7 @@ impl Http1 {
     }
 
     /// Nobody can tell where the response under way, if any, ends.
-    pub(super) fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Vec<Report>) {
+    pub(super) fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Reports) {
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
             answered.response_cut = true;
@@ -215,10 +245,10 @@ impl Http1 {
     }
 
     /// Bytes of the server were not captured.
-    pub(super) fn response_gap(&mut self, len: u64, out: &mut Vec<Report>) {
-        let owes_nothing = self.orphan.is_none() && self.pending.iter().all(|before| before.response_done);
+    pub(super) fn response_gap(&mut self, len: u64, out: &mut Reports) {
+        let owes_nothing = self.orphan.is_none() && self.pending.unanswered().is_none();
         if len > 0 && self.responses.is_between() && owes_nothing && !self.adrift {
-            self.lost.unasked = Some(self.served);
+            self.lost().unasked = Some(self.served);
         }
         self.served += len;
         // Other responses may have been among them.
@@ -246,12 +276,18 @@ impl Http1 {
         }
         if matches!(self.responses.state, State::Lost) {
             // A stream met in its middle may have had any number before.
-            self.lost.bytes = self.lost.bytes.saturating_add(if len == 0 { u64::MAX } else { len });
+            self.miss_response(if len == 0 { u64::MAX } else { len });
         }
     }
 
+    /// So many bytes of the server are of nobody knows what.
+    fn miss_response(&mut self, bytes: u64) {
+        let lost = self.lost();
+        lost.bytes = lost.bytes.saturating_add(bytes);
+    }
+
     /// The server has said all.
-    pub(super) fn responses_end(&mut self, out: &mut Vec<Report>) {
+    pub(super) fn responses_end(&mut self, out: &mut Reports) {
         if matches!(self.responses.state, State::Body(Body::UntilClose)) {
             self.response_end(None, out);
         }
