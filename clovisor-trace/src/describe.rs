@@ -18,6 +18,8 @@ const USUAL_ATTRIBUTES: usize = 32;
 pub enum ValueRef<'a> {
     /// Text.
     Str(&'a str),
+    /// Text of our own: printable ASCII, without quotes and backslashes.
+    Plain(&'a str),
     /// Whole number.
     Int(i64),
     /// Fractional number.
@@ -30,7 +32,7 @@ pub enum ValueRef<'a> {
 
 /// Who listens to attributes: they come in order, and no key twice.
 pub trait AttributeWriter {
-    /// An attribute with a name of our own: printable ASCII, without quotes and backslashes.
+    /// An attribute with a name of our own, as in [`ValueRef::Plain`].
     fn write(&mut self, key: &'static str, value: ValueRef<'_>);
 
     /// An attribute whose name somebody else made.
@@ -194,7 +196,7 @@ impl AttributeWriter for Attributes {
 impl From<ValueRef<'_>> for Value {
     fn from(value: ValueRef<'_>) -> Self {
         match value {
-            ValueRef::Str(text) => Self::Str(SmolStr::new(text)),
+            ValueRef::Str(text) | ValueRef::Plain(text) => Self::Str(SmolStr::new(text)),
             ValueRef::Int(number) => Self::Int(number),
             ValueRef::Float(number) => Self::Float(number),
             ValueRef::Bool(truth) => Self::Bool(truth),

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use super::{addresses, redact, set, set_some};
 use crate::{
-    describe::{AttributeWriter, ValueRef},
+    describe::{
+        AttributeWriter,
+        ValueRef::{self, Plain},
+    },
     packet::Side,
     protocol::http1::{Exchange, RequestHead},
     session::Session,
@@ -32,17 +35,17 @@ pub(super) fn attributes(out: &mut impl AttributeWriter, session: &Session, exch
         1 => "1.1".into(),
         other => format!("1.{other}").into(),
     });
-    set_some(out, "network.protocol.version", version.as_ref());
-    set(out, "network.protocol.name", "http");
+    set_some(out, "network.protocol.version", version.as_deref().map(Plain));
+    set(out, "network.protocol.name", Plain("http"));
     captured(out, "http.request.header.", exchange.request.as_ref().map_or(&[], |head| &head.captured));
     captured(out, "http.response.header.", exchange.response.as_ref().map_or(&[], |head| &head.captured));
 }
 
 fn method(out: &mut impl AttributeWriter, request: &RequestHead) {
     if let Some(known) = request.known_method() {
-        set(out, "http.request.method", known);
+        set(out, "http.request.method", Plain(known));
     } else {
-        set(out, "http.request.method", "_OTHER");
+        set(out, "http.request.method", Plain("_OTHER"));
         set(out, "http.request.method_original", &request.method);
     }
     set_some(out, "user_agent.original", request.user_agent.as_ref());
@@ -62,7 +65,7 @@ fn target(out: &mut impl AttributeWriter, session: &Session, request: &RequestHe
                 set(out, "url.path", path);
             }
             set_some(out, "url.query", query.filter(|query| !query.is_empty()));
-            set(out, "url.scheme", "http");
+            set(out, "url.scheme", Plain("http"));
         }
         Side::Client => {
             let authority = authority.unwrap_or_else(|| session.server.to_string().into());
@@ -73,7 +76,7 @@ fn target(out: &mut impl AttributeWriter, session: &Session, request: &RequestHe
                 // In none of the forms, so it makes no URL.
                 set(out, "url.path", path);
             }
-            set(out, "url.scheme", "http");
+            set(out, "url.scheme", Plain("http"));
         }
     }
 }

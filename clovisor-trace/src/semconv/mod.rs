@@ -14,7 +14,11 @@ use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::{
     context,
-    describe::{AttributeWriter, Describe, EventRef, Head, ValueRef, write_all},
+    describe::{
+        AttributeWriter, Describe, EventRef, Head,
+        ValueRef::{self, Plain},
+        write_all,
+    },
     id::Ids,
     outcome::{Outcome, Pairing},
     packet::Side,
@@ -221,9 +225,9 @@ fn stable(out: &mut impl AttributeWriter, session: &Session) {
         Detail::Http(exchange) => http::attributes(out, session, exchange),
     }
     set_some(out, "error.type", session.error_type().as_ref());
-    set(out, "clovisor.protocol", session.protocol.name());
-    set(out, "clovisor.outcome", session.outcome.name());
-    set_some(out, "clovisor.pairing", session.pairing.map(Pairing::name));
+    set(out, "clovisor.protocol", Plain(session.protocol.name()));
+    set(out, "clovisor.outcome", Plain(session.outcome.name()));
+    set_some(out, "clovisor.pairing", session.pairing.map(Pairing::name).map(Plain));
     anatomy::attributes(out, session);
     if session.missing_bytes > 0 {
         set(out, "clovisor.missing_bytes", session.missing_bytes);
@@ -241,14 +245,14 @@ fn addresses(out: &mut impl AttributeWriter, session: &Session) {
         Side::Server => (&client, session.client.port()),
         Side::Client => (&server, session.server.port()),
     };
-    set(out, "client.address", &client);
+    set(out, "client.address", Plain(&client));
     set(out, "client.port", session.client.port());
-    set(out, "server.address", &server);
+    set(out, "server.address", Plain(&server));
     set(out, "server.port", session.server.port());
-    set(out, "network.peer.address", peer);
+    set(out, "network.peer.address", Plain(peer));
     set(out, "network.peer.port", peer_port);
-    set(out, "network.transport", "tcp");
-    set(out, "network.type", if session.server.is_ipv4() { "ipv4" } else { "ipv6" });
+    set(out, "network.transport", Plain("tcp"));
+    set(out, "network.type", Plain(if session.server.is_ipv4() { "ipv4" } else { "ipv6" }));
 }
 
 /// An address as its `Display` writes it; that of IPv4 without the detour.

@@ -7,6 +7,7 @@
 //! terminal: such characters arrive as `\u` escapes.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     ops::Range,
@@ -98,6 +99,18 @@ impl Lines {
         self
     }
 
+    /// What is between the quotes of a name: those of our own are plain.
+    #[expect(clippy::ptr_arg, reason = "whether it is borrowed tells whose it is")]
+    fn name(&mut self, name: &Cow<'static, str>) -> &mut Self {
+        match name {
+            Cow::Borrowed(name) => {
+                debug_assert!(is_plain(name), "{name}");
+                self.raw(name)
+            }
+            Cow::Owned(name) => self.inside(name),
+        }
+    }
+
     #[cold]
     fn escape(&mut self, text: &str) {
         for c in text.chars() {
@@ -115,6 +128,10 @@ impl Lines {
     fn value(&mut self, value: ValueRef<'_>) {
         match value {
             ValueRef::Str(text) => _ = self.text(text),
+            ValueRef::Plain(text) => {
+                debug_assert!(is_plain(text), "{text}");
+                self.raw("\"").raw(text).raw("\"");
+            }
             ValueRef::Int(number) => _ = self.number(number),
             rare => self.rare(rare),
         }
@@ -123,7 +140,7 @@ impl Lines {
     #[cold]
     fn rare(&mut self, value: ValueRef<'_>) {
         match value {
-            ValueRef::Str(_) | ValueRef::Int(_) => self.value(value),
+            ValueRef::Str(_) | ValueRef::Plain(_) | ValueRef::Int(_) => self.value(value),
             // JSON has no NaN and no infinity; OTLP/JSON writes them as text.
             ValueRef::Float(number) if !number.is_finite() => _ = self.text(&number.to_string()),
             ValueRef::Float(number) => _ = self.raw(&format!("{number:?}")),
@@ -160,7 +177,7 @@ impl Lines {
             self.raw(r#"{"timeUnixNano":""#)
                 .number(event.time_ns)
                 .raw(r#"","name":""#)
-                .inside(&event.name)
+                .name(&event.name)
                 .raw("\"");
             if !event.attributes.is_empty() {
                 self.raw(r#","attributes":"#).object(|out| write_all(event.attributes, out));
@@ -194,7 +211,7 @@ impl Lines {
         if let Some(parent) = head.parent_span_id {
             self.hex(&parent.0);
         }
-        self.raw(r#"","name":""#).inside(head.name).raw(r#"","kind":"#).number(head.kind as i32);
+        self.raw(r#"","name":""#).name(head.name).raw(r#"","kind":"#).number(head.kind as i32);
         self.raw(r#","startTimeUnixNano":""#).number(head.start_ns);
         self.raw(r#"","endTimeUnixNano":""#).number(head.end_ns);
         self.raw(r#"","status":"#).status(head.error);

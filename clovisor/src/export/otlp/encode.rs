@@ -68,7 +68,7 @@ impl<const TAG: u8> AttributeWriter for Attributes<'_, '_, TAG> {
     #[inline(always)]
     fn write(&mut self, key: &'static str, value: ValueRef<'_>) {
         match value {
-            ValueRef::Str(text) => self.0.text_pair(TAG, key, text),
+            ValueRef::Str(text) | ValueRef::Plain(text) => self.0.text_pair(TAG, key, text),
             ValueRef::Int(number) => self.0.number_pair(TAG, key, number.cast_unsigned()),
             _ => self.write_named(key, value),
         }
@@ -85,7 +85,7 @@ impl<const TAG: u8> AttributeWriter for Attributes<'_, '_, TAG> {
 /// `AnyValue`.
 fn any(out: &mut Message<'_>, value: ValueRef<'_>) {
     match value {
-        ValueRef::Str(text) => out.text(1, text),
+        ValueRef::Str(text) | ValueRef::Plain(text) => out.text(1, text),
         ValueRef::Bool(truth) => out.varint(2, u64::from(truth)),
         ValueRef::Int(number) => out.varint(3, number.cast_unsigned()),
         ValueRef::Float(number) => out.fixed64(4, number.to_bits()),
