@@ -3,8 +3,8 @@
 /// Bounds of a tracer; each has a default with a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows followed at once; the one that was idle longest makes room. 65,536 is twice what a node of 110
-    /// pods with 300 connections each has open.
+    /// Flows followed at once; the one that was idle longest makes room. 131,072 is four times what a node of 110
+    /// pods with 300 connections each has open; idle, they take 48 MiB.
     pub flows: usize,
     /// Bytes held in all flows together: segments out of order, heads in part, requests that wait for their
     /// response; and ends that are remembered. These are forgotten first when it is reached, then the flow that was idle longest
@@ -42,7 +42,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            flows: 65_536,
+            flows: 131_072,
             memory: 64 << 20,
             stream: 8 << 20,
             head: 64 << 10,
