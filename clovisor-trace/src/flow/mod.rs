@@ -29,7 +29,7 @@ pub(crate) use unseen::Unseen;
 
 use crate::{
     anatomy::{Incident, Trouble},
-    packet::{Heading, Packet, Segment, Side, Toward},
+    packet::{Endpoint, Heading, Packet, Segment, Side, Toward},
     protocol::{Chunk, Conversation, End, Machine, Protocol},
 };
 
@@ -39,9 +39,6 @@ const ROUND_TRIP_NS: u64 = 3_000_000;
 
 /// The deadline of what has none.
 pub(crate) const NEVER: u64 = u64::MAX;
-
-/// An address and a port, in two thirds of what a `SocketAddr` takes.
-type Endpoint = (IpAddr, u16);
 
 /// What tells one flow from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +55,6 @@ impl Key {
             Toward::Server => (segment.source, segment.destination),
             Toward::Client => (segment.destination, segment.source),
         };
-        let [client, server] = [client, server].map(|end| (end.ip(), end.port()));
         Self { interface: packet.interface, side: packet.side, client, server }
     }
 }
@@ -187,15 +183,30 @@ impl Flow {
         } else if segment.payload_len == 0 && !segment.rst {
             self.streams[own].stands_at(offset, acked);
         }
+        let piece = self.piece(toward, segment, (offset, acked), now_ns);
+        if segment.payload_len > 0 || piece.mark != Mark::None {
+            self.take(toward, piece, cx);
+        }
+        self.run(now_ns, cx);
+    }
+
+    /// The part of its stream that a segment brings.
+    fn piece<'a>(
+        &self,
+        toward: Toward,
+        segment: &Segment<'a>,
+        (offset, acked): (u64, Option<u64>),
+        now_ns: u64,
+    ) -> Piece<&'a [u8]> {
         // A repetition acknowledges more than its bytes did when they were first sent.
         let end = offset + u64::from(segment.payload_len);
-        let sent_with = self.streams[own].sent_with(end);
-        let is_bound = self.streams[own].is_repeated(end, acked.unwrap_or(u64::MAX));
-        let piece = Piece {
+        let stream = &self.streams[toward as usize];
+        let sent_with = stream.sent_with(end);
+        Piece {
             offset,
             time_ns: now_ns,
             acked: acked.map_or(0, |acked| sent_with.map_or(acked, |sent| sent.min(acked))),
-            is_bound,
+            is_bound: stream.is_repeated(end, acked.unwrap_or(u64::MAX)),
             bytes: segment.payload,
             cut: u64::from(segment.payload_len) - segment.payload.len() as u64,
             mark: match (segment.rst, segment.fin) {
@@ -206,11 +217,7 @@ impl Flow {
             continued: false,
             is_old: false,
             trouble: None,
-        };
-        if segment.payload_len > 0 || piece.mark != Mark::None {
-            self.take(toward, piece, cx);
         }
-        self.run(now_ns, cx);
     }
 
     /// Takes in what a segment brings of its stream.

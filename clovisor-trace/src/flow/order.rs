@@ -49,9 +49,9 @@ impl Flow {
     pub(super) fn deliver_ready(&mut self, cx: &mut Context<'_>) -> bool {
         // Where both could go on, the one that was seen first does.
         let came_ns = |way: Toward| self.streams[way as usize].head_ns().unwrap_or(u64::MAX);
-        let mut ways = Toward::BOTH;
-        ways.sort_by_key(|way| came_ns(*way));
-        for toward in ways {
+        let is_late = came_ns(Toward::Server) > came_ns(Toward::Client);
+        let first = if is_late { Toward::Client } else { Toward::Server };
+        for toward in [first, first.opposite()] {
             let opposite = self.streams[toward.opposite() as usize].next();
             if let Some(piece) = self.streams[toward as usize].pop(opposite) {
                 self.deliver(toward, &piece, 0, cx);

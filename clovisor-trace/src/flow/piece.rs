@@ -51,6 +51,9 @@ impl<B: AsRef<[u8]>> Piece<B> {
 impl Piece<Vec<u8>> {
     /// Takes off what is before an offset.
     pub(super) fn trim(&mut self, offset: u64) {
+        if offset <= self.offset {
+            return;
+        }
         let (end, bytes_end) = (self.end(), self.offset + self.bytes.len() as u64);
         let skip =
             usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(self.bytes.len());

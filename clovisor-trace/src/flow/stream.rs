@@ -9,11 +9,13 @@
 
 mod arrival;
 mod intake;
+mod unrest;
 
-use std::{collections::BTreeMap, num::NonZeroU64};
+use std::num::NonZeroU64;
+
+use unrest::Unrest;
 
 use super::{
-    bounds::Bounds,
     piece::{Mark, Piece, Taken},
     sequence::Sequence,
 };
@@ -34,88 +36,6 @@ pub(crate) struct Stream {
     /// How far it was seen, with holes or without.
     seen: u64,
     unrest: Option<Box<Unrest>>,
-}
-
-/// What there is of a stream before its start is known, and while something waits or is missing.
-#[derive(Default)]
-struct Unrest {
-    /// When the receiver acknowledged the most, if it was more than had come.
-    acked_ns: u64,
-    /// Lowest offset that the receiver has acknowledged.
-    first_acked: Option<u64>,
-    /// What was acknowledged before any byte was met: those before it are repetitions.
-    had: u64,
-    /// What was sent before any byte was met: those before it may be repetitions.
-    stood: u64,
-    bounds: Bounds,
-    queue: BTreeMap<u64, Piece<Vec<u8>>>,
-    /// Bytes of memory held in the queue.
-    queued: usize,
-    /// Since when there is a hole in it, unless there is none.
-    hole_ns: Option<u64>,
-    /// When the first sign of the stream was seen, while its start is not known.
-    met_ns: Option<u64>,
-    /// Since when bytes are missing that the receiver has.
-    stalled_ns: Option<u64>,
-}
-
-impl Unrest {
-    /// When the first piece came that waits.
-    fn head_ns(&self) -> Option<u64> {
-        self.queue.first_key_value().map(|(_, piece)| piece.time_ns)
-    }
-
-    /// Queues a piece, in the place of one that is at the same offset.
-    fn insert(&mut self, piece: Piece<Vec<u8>>) {
-        self.queued += piece.bytes.len() + PIECE_OVERHEAD;
-        if let Some(old) = self.queue.insert(piece.offset, piece) {
-            self.queued -= old.bytes.len() + PIECE_OVERHEAD;
-        }
-    }
-
-    /// Takes the first piece off the queue, without what was delivered before.
-    fn unqueue(&mut self, next: u64) -> Option<Piece<Vec<u8>>> {
-        let (_, mut piece) = self.queue.pop_first()?;
-        self.queued -= piece.bytes.len() + PIECE_OVERHEAD;
-        piece.trim(next);
-        Some(piece)
-    }
-
-    /// Drops repetitions of what came before the start. Where the sender stood still before its first segment is a better
-    /// start than the middle of what it repeats.
-    fn settle_at(&mut self, start: u64) -> u64 {
-        let start = start.max(self.had);
-        let goes_on = self.queue.values().any(|piece| piece.end() > self.stood);
-        // Unless the receiver is known to have had less: the rest is under way.
-        let stood = self.stood.min(self.first_acked.unwrap_or(self.stood));
-        let start = if goes_on { start.max(stood) } else { start };
-        let mut later = self.queue.split_off(&start);
-        if let Some(mut over) =
-            self.queue.pop_last().map(|(_, piece)| piece).filter(|piece| piece.end() > start)
-        {
-            over.trim(start);
-            over.continued = false;
-            later.entry(start).or_insert(over);
-        }
-        self.queue = later;
-        self.queued = self.queue.values().map(|piece| piece.bytes.len() + PIECE_OVERHEAD).sum();
-        // The first may be a repetition of which nothing tells.
-        if let Some(mut first) = self.queue.first_entry() {
-            first.get_mut().is_bound = true;
-        }
-        start
-    }
-
-    /// Puts back what of a piece is behind an offset.
-    fn keep_behind(&mut self, offset: u64, mut piece: Piece<Vec<u8>>) -> Piece<Vec<u8>> {
-        let len = usize::try_from(offset - piece.offset).unwrap_or(usize::MAX);
-        if len < piece.bytes.len() {
-            let bytes = piece.bytes.split_off(len);
-            self.insert(Piece { offset, bytes, continued: true, ..piece });
-            (piece.cut, piece.mark) = (0, Mark::None);
-        }
-        piece
-    }
 }
 
 impl Stream {

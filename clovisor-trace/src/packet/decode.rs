@@ -2,7 +2,7 @@
 //!
 //! It refuses to check checksums: a veth carries packets whose checksum the kernel has yet to fill in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpNumber, Ipv6ExtensionSlice, LaxIpSlice, TcpSlice};
 
@@ -91,8 +91,8 @@ pub(crate) fn segment(
     // The payload starts behind the header in `bytes`, whose lifetime the slice's accessor would shorten.
     let payload = bytes.get(header_len..)?;
     Some(Segment {
-        source: SocketAddr::new(source, tcp.source_port()),
-        destination: SocketAddr::new(destination, tcp.destination_port()),
+        source: (source, tcp.source_port()),
+        destination: (destination, tcp.destination_port()),
         seq: tcp.sequence_number(),
         ack: tcp.ack().then(|| tcp.acknowledgment_number()),
         syn: tcp.syn(),

@@ -5,7 +5,7 @@
 mod decode;
 mod fragment;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 pub(crate) use decode::{Decoded, decode, segment};
 pub(crate) use fragment::{Datagrams, Fragment};
@@ -91,11 +91,14 @@ pub struct Packet<'a> {
     pub data: &'a [u8],
 }
 
+/// An address and a port, in two thirds of what a `SocketAddr` takes.
+pub(crate) type Endpoint = (IpAddr, u16);
+
 /// The TCP part of a packet (RFC 9293 section 3.1).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: SocketAddr,
+    pub(crate) source: Endpoint,
+    pub(crate) destination: Endpoint,
     pub(crate) seq: u32,
     /// Acknowledgement number, where the ACK flag is set.
     pub(crate) ack: Option<u32>,

@@ -75,12 +75,20 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = 
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such.
+/// Whether a name is this, which stands here as most write it, and is compared in one piece with it first.
+#[inline]
+pub(super) fn is_name(name: &str, usual: &'static str) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
+}
+
+/// Header values are bytes (RFC 9110 section 5.5); what is not UTF-8 is shown as such. They come without white space around
+/// them (section 5.5).
+#[inline]
 pub(super) fn text(value: &[u8]) -> SmolStr {
-    let value = value.trim_ascii();
     str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value).into(), SmolStr::new)
 }
 
+#[inline]
 pub(super) fn capture(headers: &[Header<'_>], wanted: &[String]) -> Vec<(String, String)> {
     if wanted.is_empty() {
         return Vec::new();
@@ -110,6 +118,7 @@ pub(super) struct Framed<'a> {
 
 impl<'a> Framed<'a> {
     /// Those of all headers.
+    #[inline]
     pub(super) fn of(headers: &[Header<'a>]) -> Self {
         let mut framed = Self::default();
         headers.iter().for_each(|header| framed.note(header));
@@ -119,14 +128,13 @@ impl<'a> Framed<'a> {
     /// Takes a header in, which may be any. Most are told by their lengths.
     #[inline]
     pub(super) fn note(&mut self, header: &Header<'a>) {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
-            14 if is("content-length") => match header.value {
+            14 if is_name(header.name, "Content-Length") => match header.value {
                 // One number, as most are.
                 value if value.iter().all(u8::is_ascii_digit) => self.note_length(value),
                 list => list.split(|byte| *byte == b',').for_each(|item| self.note_length(item.trim_ascii())),
             },
-            17 if is("transfer-encoding") => self.coding = Some(header.value),
+            17 if is_name(header.name, "Transfer-Encoding") => self.coding = Some(header.value),
             _ => {}
         }
     }

@@ -6,7 +6,9 @@ use httparse::{Header, ParserConfig, Status};
 use smol_str::SmolStr;
 
 use super::{
-    fields::{Framed, Room, capture, captured_memory, has_token, text, with_headers, with_lenient_headers},
+    fields::{
+        Framed, Room, capture, captured_memory, has_token, is_name, text, with_headers, with_lenient_headers,
+    },
     line::{RequestLine, StatusLine},
     reader::LONGEST_METHOD,
 };
@@ -113,17 +115,17 @@ impl<'a> Known<'a> {
         let mut known = Self::default();
         let (mut has_upgrade, mut connection_upgrades) = (false, false);
         for header @ Header { name, value } in headers {
-            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            let is = |usual: &'static str| is_name(name, usual);
             let place = match (name.len(), name.as_bytes().first().map(u8::to_ascii_lowercase)) {
-                (4, Some(b'h')) if is("host") => &mut known.host,
-                (10, Some(b'u')) if is("user-agent") => &mut known.user_agent,
-                (12, Some(b'x')) if is("x-request-id") => &mut known.request_id,
-                (27, Some(b'x')) if is("x-envoy-decorator-operation") => &mut known.envoy_decorator,
-                (7, Some(b'u')) if is("upgrade") => {
+                (4, Some(b'h')) if is("Host") => &mut known.host,
+                (10, Some(b'u')) if is("User-Agent") => &mut known.user_agent,
+                (12, Some(b'x')) if is("X-Request-Id") => &mut known.request_id,
+                (27, Some(b'x')) if is("X-Envoy-Decorator-Operation") => &mut known.envoy_decorator,
+                (7, Some(b'u')) if is("Upgrade") => {
                     has_upgrade = true;
                     continue;
                 }
-                (10, Some(b'c')) if is("connection") => {
+                (10, Some(b'c')) if is("Connection") => {
                     connection_upgrades |= has_token(value, "upgrade");
                     continue;
                 }
@@ -131,7 +133,7 @@ impl<'a> Known<'a> {
                     known.framed.note(header);
                     continue;
                 }
-                (_, Some(b'b' | b't' | b'u' | b'x')) => {
+                (2 | 10..=13 | 17, Some(b'b' | b't' | b'u' | b'x')) => {
                     match TRACE_HEADERS.iter().position(|trace| is(trace)) {
                         Some(at) => {
                             known.has_trace = true;
@@ -177,7 +179,7 @@ impl RequestHead {
     #[inline]
     pub(super) fn of(request: &httparse::Request<'_, '_>, wanted: &[String]) -> Self {
         let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-        Self::from_parts(method.into(), target.into(), request.version, request.headers, wanted)
+        Self::from_parts(method_text(method), target.into(), request.version, request.headers, wanted)
     }
 
     fn parse_leniently(bytes: &[u8], wanted: &[String]) -> Result<Self, Invalid> {
@@ -246,7 +248,7 @@ impl ResponseHead {
     pub(super) fn of(response: &httparse::Response<'_, '_>, wanted: &[String]) -> Self {
         Self {
             status: response.code.unwrap_or_default(),
-            reason: response.reason.unwrap_or_default().into(),
+            reason: reason_text(response.reason.unwrap_or_default()),
             minor_version: response.version,
             captured: capture(response.headers, wanted),
             framing: Framed::of(response.headers).framing(),
@@ -276,6 +278,22 @@ impl ResponseHead {
     pub(crate) fn memory(&self) -> usize {
         self.reason.len() + captured_memory(&self.captured)
     }
+}
+
+/// A method; the usual ones are not copied.
+#[inline]
+fn method_text(method: &str) -> SmolStr {
+    match method {
+        "GET" => SmolStr::new_static("GET"),
+        "POST" => SmolStr::new_static("POST"),
+        other => SmolStr::new(other),
+    }
+}
+
+/// A reason phrase; the usual one is not copied.
+#[inline]
+fn reason_text(reason: &str) -> SmolStr {
+    if reason == "OK" { SmolStr::new_static("OK") } else { SmolStr::new(reason) }
 }
 
 /// The clean and whole head of a request at the front of bytes, if one is there that is not too long; and its length.

@@ -20,15 +20,15 @@ pub use head::{Framing, RequestHead, ResponseHead};
 use pairing::{Habits, Lost, Place};
 use pending::Pending;
 use queue::Queue;
-use reader::{Kind, Reader};
+use reader::Reader;
 
 use super::conversation::{Chunk, Conversation, End, Reports};
 use crate::{anatomy::Incident, limits::Limits, outcome::Outcome, packet::Toward};
 
 /// The HTTP/1 machine of one connection.
 pub(crate) struct Http1 {
-    requests: Reader,
-    responses: Reader,
+    requests: Reader<false>,
+    responses: Reader<true>,
     /// Exchanges whose request was at least begun. The newest may still be in its request.
     pending: Queue,
     /// A response under way to which no request was seen.
@@ -39,14 +39,8 @@ pub(crate) struct Http1 {
     held: Option<Box<Held>>,
     /// Exchanges begun since it was last asked.
     begun: u32,
-    /// Bytes held in `pending`.
-    pending_memory: usize,
-    /// Requests that nobody could read came since the newest in `pending`.
-    requests_lost: bool,
-    /// Messages were lost, so that order does not tell which request the next response answers.
-    adrift: bool,
-    /// Nothing was lost of which nobody knows how many messages it had in it.
-    proved: bool,
+    /// Bytes held in `pending`. Limits keep it far below what this could not tell.
+    pending_memory: u32,
     /// Offsets up to which the client's and the server's bytes have come or are known to be missing.
     asked: u64,
     served: u64,
@@ -66,20 +60,22 @@ struct Held {
     is_bound: bool,
 }
 
+/// So much more is held.
+fn hold(held: &mut u32, memory: usize) {
+    *held = held.saturating_add(u32::try_from(memory).unwrap_or(u32::MAX));
+}
+
 impl Http1 {
     pub(crate) fn new() -> Self {
         Self {
-            requests: Reader::new(Kind::Request),
-            responses: Reader::new(Kind::Response),
+            requests: Reader::new(),
+            responses: Reader::new(),
             pending: Queue::default(),
             orphan: None,
             unsure_body: Place::UNKNOWN,
             held: None,
             begun: 0,
             pending_memory: 0,
-            requests_lost: false,
-            adrift: false,
-            proved: true,
             asked: 0,
             served: 0,
             habits: Habits::new(),
@@ -96,7 +92,10 @@ impl Http1 {
     /// Takes the oldest exchange off.
     fn take_front(&mut self) -> Option<Box<Pending>> {
         let pending = self.pending.pop_front()?;
-        self.pending_memory = self.pending.iter().map(Pending::memory).sum();
+        self.pending_memory = 0;
+        for pending in self.pending.iter() {
+            hold(&mut self.pending_memory, pending.memory());
+        }
         Some(pending)
     }
 
@@ -136,7 +135,7 @@ impl Conversation for Http1 {
             return;
         };
         self.acked = acked;
-        self.pending.iter_mut().for_each(|pending| pending.acknowledge(acked, time_ns));
+        self.pending.each(|pending| pending.acknowledge(acked, time_ns));
     }
 
     fn incident(&mut self, incident: Incident, offset: u64) {
@@ -207,18 +206,21 @@ impl Conversation for Http1 {
         }
     }
 
+    #[inline]
     fn take_begun(&mut self) -> u32 {
         std::mem::take(&mut self.begun)
     }
 
+    #[inline]
     fn open(&self) -> u32 {
         self.pending.len() + u32::from(self.orphan.is_some())
     }
 
+    #[inline]
     fn memory(&self) -> usize {
         let orphan = self.orphan.as_ref().map_or(0, |orphan| orphan.memory());
         let lost = self.lost.as_ref().map_or(0, |_| size_of::<Lost>());
         let readers = self.requests.memory() + self.responses.memory();
-        readers + self.pending_memory + orphan + lost
+        readers + self.pending_memory as usize + orphan + lost
     }
 }

@@ -11,7 +11,7 @@
 //! The first request after a loss may be the last of a pipelined batch, and nothing in it would show that. Its pair is held
 //! back until the next exchange (or the end of the connection) shows that the client had waited.
 
-use super::{Http1, pending::Pending, reader::State};
+use super::{Http1, hold, pending::Pending, queue::Queue, reader::State};
 use crate::{
     outcome::{Outcome, Pairing},
     protocol::conversation::{Chunk, End, Reports},
@@ -20,9 +20,15 @@ use crate::{
 /// `HTTP/1.1 200` and two bare line ends (RFC 9112 section 2.2).
 const SHORTEST_RESPONSE: u64 = 14;
 
-/// What is known of how the client of one connection sends.
+/// What is known of how the client of one connection sends, and of what order tells there.
 pub(super) struct Habits {
-    /// It has sent a request without waiting for the response to the one before.
+    /// Requests that nobody could read came since the newest that is pending.
+    pub(super) requests_lost: bool,
+    /// Messages were lost, so that order does not tell which request the next response answers.
+    pub(super) adrift: bool,
+    /// Nothing was lost of which nobody knows how many messages it had in it.
+    pub(super) proved: bool,
+    /// The client has sent a request without waiting for the response to the one before.
     pipelines: bool,
     /// It has waited for a response that was seen before it sent the next request.
     waits: bool,
@@ -74,6 +80,9 @@ impl Habits {
     /// Those of a client that has sent nothing.
     pub(super) fn new() -> Self {
         Self {
+            requests_lost: false,
+            adrift: false,
+            proved: true,
             pipelines: false,
             waits: false,
             overlaps: false,
@@ -89,16 +98,17 @@ impl Http1 {
     pub(super) fn begin_request(&mut self, chunk: &Chunk<'_>, offset: u64, out: &mut Reports) {
         self.end_bodiless(chunk.acked, out);
         let mut pending = Box::new(Pending::new(chunk, offset));
-        let after_loss = std::mem::take(&mut self.requests_lost);
+        let after_loss = std::mem::take(&mut self.habits.requests_lost);
         let before = self.habits.latest_acked.get().filter(|_| !after_loss);
         // A repetition may stand before a response that the client had.
-        let unanswered = !self.adrift && !chunk.is_bound && self.pending.unanswered().is_some();
+        let unanswered = !self.habits.adrift && !chunk.is_bound && self.pending.unanswered().is_some();
         // Nothing came since the end of the request before. A response that came whole before that is an early one; where it
         // was lost, it may have been, if something came during that request.
         let during = self.pending.back().is_some_and(|before| before.first_acked < chunk.acked);
-        let is_early = if self.adrift { during } else { !unanswered && self.served == chunk.acked };
+        let is_early = if self.habits.adrift { during } else { !unanswered && self.served == chunk.acked };
         self.habits.pipelines |= unanswered || (before == Some(chunk.acked) && !is_early);
-        self.habits.waits |= !self.adrift && !unanswered && before.is_some_and(|acked| acked < chunk.acked);
+        self.habits.waits |=
+            !self.habits.adrift && !unanswered && before.is_some_and(|acked| acked < chunk.acked);
         let is_quiet = self.has_all_of_both(chunk.acked, offset);
         self.habits.overlaps |= unanswered && is_quiet && self.responses.is_between();
         pending.after_loss = after_loss;
@@ -107,22 +117,22 @@ impl Http1 {
         let follows = !after_loss && before.is_none_or(|acked| acked < chunk.acked);
         let is_trusted = (self.habits.is_known || self.habits.waits) && !chunk.is_bound;
         pending.waited = (follows || is_quiet) && is_trusted;
-        let owed = self.pending.iter().filter(|before| !before.response_done).count() as u64;
-        pending.drained = is_quiet && is_trusted && self.has_room_for(owed);
+        let owed = |queue: &Queue| queue.iter().filter(|before| !before.response_done).count() as u64;
+        pending.drained = is_quiet && is_trusted && self.has_room_for(owed(&self.pending));
         // Of a repetition nobody knows but that it had at most so much.
         let had_all = self.served == chunk.acked || (chunk.is_bound && self.served < chunk.acked);
         if self.habits.pipelines || !had_all {
             self.resolve(false, out);
         }
         self.begun += 1;
-        self.pending_memory += pending.memory();
+        hold(&mut self.pending_memory, pending.memory());
         self.pending.push_back(pending);
     }
 
     /// Bytes of the request that comes now as they were sent first. Where the server's latest bytes were lost, and all other
     /// requests had their responses, they are the response to this one: it came here only when it was sent again.
     pub(super) fn as_sent<'a>(&self, chunk: &Chunk<'a>) -> Chunk<'a> {
-        let is_known = self.habits.is_known && !self.requests_lost;
+        let is_known = self.habits.is_known && !self.habits.requests_lost;
         let until =
             self.lost.as_ref().and_then(|lost| lost.unasked).filter(|until| is_known && *until < chunk.acked);
         until.map_or(*chunk, |acked| Chunk { acked, is_bound: true, ..*chunk })
@@ -137,7 +147,7 @@ impl Http1 {
     /// request until the response begins.
     pub(super) fn may_ask(&self) -> bool {
         let unanswered = |newest: &Pending| !newest.response_done && newest.response_start_ns.is_none();
-        self.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
+        self.habits.adrift || self.habits.pipelines || !self.pending.back().is_some_and(unanswered)
     }
 
     /// A response without a request may be to HEAD, so that no body follows. That the client goes on shows it.
@@ -204,16 +214,20 @@ impl Http1 {
             // Two responses to one request: the client had sent others before it, or behind it and they were lost.
             // Unless the first was lost before its head was whole: it may have been an interim one.
             let is_whole = self.pending.front().is_some_and(|front| front.exchange.response.is_some());
-            self.habits.pipelines |= !self.requests_lost && is_whole;
+            self.habits.pipelines |= !self.habits.requests_lost && is_whole;
             self.resolve(false, out);
         }
         let first = self.pending.unanswered_mut();
         let goes_on = first.as_ref().is_some_and(|pending| pending.response_start_ns.is_some());
         // Nobody knows how many requests were lost before this one.
-        self.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
+        self.habits.adrift |= first.is_some_and(|pending| std::mem::take(&mut pending.after_loss));
         let found = goes_on
-            || if self.adrift { self.find_adrift(chunk, offset, out) } else { self.is_received(chunk) };
-        if !found && !self.adrift && !self.requests_lost {
+            || if self.habits.adrift {
+                self.find_adrift(chunk, offset, out)
+            } else {
+                self.is_received(chunk)
+            };
+        if !found && !self.habits.adrift && !self.habits.requests_lost {
             self.disprove(out);
         }
         let pairing = self.evidence(chunk).filter(|_| found);
@@ -269,7 +283,7 @@ impl Http1 {
         match found {
             Some((place, waited)) => {
                 self.give_up(place, Outcome::CaptureGap, out);
-                self.adrift = false;
+                self.habits.adrift = false;
                 self.lost = None;
                 if let Some(front) = self.pending.front_mut() {
                     front.after_loss = false;
@@ -295,7 +309,7 @@ impl Http1 {
         let others = next.is_some_and(|next| next.offset() < chunk.acked) || self.asked < chunk.acked;
         Some(match first.request_over && (whole || first.request_end.is_none()) {
             false => Pairing::Early,
-            true if self.proved && whole && chunk.acked > 0 && !others => Pairing::Acked,
+            true if self.habits.proved && whole && chunk.acked > 0 && !others => Pairing::Acked,
             true => Pairing::Ordered,
         })
     }
@@ -319,18 +333,18 @@ impl Http1 {
         } else {
             self.orphan = Some(response);
         }
-        self.adrift = true;
+        self.habits.adrift = true;
     }
 
     /// What came shows that a client which was taken for one that has all responses was none. Where all is proved, it is
     /// the server that goes wrong.
     pub(super) fn disprove(&mut self, out: &mut Reports) {
-        if self.proved {
+        if self.habits.proved {
             return;
         }
         self.habits.pipelines = true;
         self.habits.overlaps = true;
-        self.adrift = true;
+        self.habits.adrift = true;
         if let Some(front) = self.pending.front_mut().filter(|front| front.response_start_ns.is_some()) {
             front.unconfirmed = true;
         }

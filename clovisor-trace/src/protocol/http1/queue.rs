@@ -12,6 +12,7 @@ use super::pending::Pending;
 #[derive(Default)]
 pub(super) struct Queue {
     first: Option<Box<Pending>>,
+    #[expect(clippy::box_collection, reason = "a quarter of the room where there are none, in each flow")]
     more: Option<Box<VecDeque<Box<Pending>>>>,
 }
 
@@ -49,6 +50,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     pub(super) fn push_back(&mut self, pending: Box<Pending>) {
         if self.first.is_none() {
             self.first = Some(pending);
@@ -79,6 +81,17 @@ impl Queue {
     pub(super) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Pending> {
         let more = self.more.iter_mut().flat_map(|more| more.iter_mut());
         self.first.iter_mut().chain(more).map(|pending| &mut **pending)
+    }
+
+    /// Does something with each.
+    #[inline]
+    pub(super) fn each(&mut self, mut act: impl FnMut(&mut Pending)) {
+        if let Some(first) = &mut self.first {
+            act(first);
+        }
+        if let Some(more) = &mut self.more {
+            more.iter_mut().for_each(|pending| act(pending));
+        }
     }
 
     /// With their places.

@@ -121,18 +121,19 @@ impl Maybe {
     }
 }
 
-/// Reads one direction.
+/// Reads one direction. Which one is part of its type, and takes no room in a connection at rest.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    kind: Kind,
+pub(crate) struct Reader<const RESPONSES: bool> {
     pub(crate) state: State,
     /// Only where the state is [`State::Lost`].
     maybe: Option<Box<Maybe>>,
 }
 
-impl Reader {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, state: State::BETWEEN, maybe: None }
+impl<const RESPONSES: bool> Reader<RESPONSES> {
+    const KIND: Kind = if RESPONSES { Kind::Response } else { Kind::Request };
+
+    pub(crate) fn new() -> Self {
+        Self { state: State::BETWEEN, maybe: None }
     }
 
     /// Whether a head may begin at the front of `bytes`. One that is whole and clean, as most are, need not be looked for its end
@@ -145,9 +146,8 @@ impl Reader {
 
     /// Looks at the front of `bytes`, of which at least one is there.
     pub(crate) fn read<'a>(&mut self, bytes: &'a [u8], longest_head: usize) -> Event<'a> {
-        let kind = self.kind;
         match &mut self.state {
-            State::Head(held) => read_head(kind, held, bytes, longest_head),
+            State::Head(held) => read_head(Self::KIND, held, bytes, longest_head),
             State::Body(body) => match body.read(bytes) {
                 Read::All => Event::BodyPart(bytes.len()),
                 Read::Done(taken) => Event::BodyEnd(taken),
@@ -171,7 +171,7 @@ impl Reader {
         if let Some(mut maybe) = self.maybe.take().filter(|maybe| maybe.end() == chunk.offset) {
             let held = maybe.bytes.len();
             maybe.bytes.extend_from_slice(chunk.bytes);
-            if starts_message(self.kind, &maybe.bytes) {
+            if starts_message(Self::KIND, &maybe.bytes) {
                 self.state = State::BETWEEN;
                 maybe.bytes.truncate(held);
                 return Some(maybe);
@@ -181,7 +181,7 @@ impl Reader {
                 return None;
             }
         }
-        if starts_message(self.kind, chunk.bytes) {
+        if starts_message(Self::KIND, chunk.bytes) {
             self.state = State::BETWEEN;
         } else if self.may_become(chunk.bytes) {
             let Chunk { offset, time_ns, acked, is_bound, .. } = *chunk;
@@ -193,7 +193,7 @@ impl Reader {
 
     /// Whether bytes are the start of a message, beyond doubt.
     pub(crate) fn starts_message(&self, bytes: &[u8]) -> bool {
-        starts_message(self.kind, bytes)
+        starts_message(Self::KIND, bytes)
     }
 
     /// Where the first line begins that this chunk may be part of.
@@ -207,15 +207,14 @@ impl Reader {
     /// Whether bytes are of a first line that goes on.
     fn may_become(&self, bytes: &[u8]) -> bool {
         let begins = |method: &&[u8]| method.starts_with(bytes) || bytes.starts_with(method);
-        let is_known = self.kind == Kind::Response || RESYNC_METHODS.iter().any(begins);
-        bytes.len() <= LONGEST_LINE && is_known && may_start(self.kind, bytes) && !bytes.contains(&b'\n')
+        let is_known = Self::KIND == Kind::Response || RESYNC_METHODS.iter().any(begins);
+        bytes.len() <= LONGEST_LINE && is_known && may_start(Self::KIND, bytes) && !bytes.contains(&b'\n')
     }
 
     /// Takes the first bytes of a head that will never be whole.
     pub(crate) fn take_cut_short(&mut self) -> Option<Vec<u8>> {
-        let kind = self.kind;
         match &mut self.state {
-            State::Head(held) if held.as_ref().is_some_and(|held| may_start(kind, &held.bytes)) => {
+            State::Head(held) if held.as_ref().is_some_and(|held| may_start(Self::KIND, &held.bytes)) => {
                 held.take().map(|held| held.bytes)
             }
             _ => None,
@@ -224,21 +223,22 @@ impl Reader {
 
     /// The stream has ended: a first line with its version is whole then, although its line end is missing.
     pub(crate) fn end(&mut self) {
-        let kind = self.kind;
         if let State::Head(Some(held)) = &mut self.state
             && !held.bytes.contains(&b'\n')
-            && is_whole_at_end(kind, &held.bytes)
+            && is_whole_at_end(Self::KIND, &held.bytes)
         {
             held.bytes.push(b'\n');
         }
     }
 
     /// Whether it is out of step.
+    #[inline]
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost)
     }
 
     /// Whether it stands between two messages.
+    #[inline]
     pub(crate) fn is_between(&self) -> bool {
         matches!(&self.state, State::Head(None))
     }
@@ -252,6 +252,7 @@ impl Reader {
         }
     }
 
+    #[inline]
     pub(crate) fn memory(&self) -> usize {
         match &self.state {
             State::Head(None) => 0,
@@ -353,11 +354,14 @@ pub(super) fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
+    type Requests = Reader<false>;
+    type Responses = Reader<true>;
+
     #[test]
     fn heads_at_any_cut() {
         let head = b"GET / HTTP/1.1\r\nA: b\r\n\r\n";
         for cut in 1..head.len() {
-            let mut reader = Reader::new(Kind::Request);
+            let mut reader = Requests::new();
             assert_eq!(reader.read(&head[..cut], 100), Event::HeadPart(cut));
             let mut rest = head[cut..].to_vec();
             rest.extend_from_slice(b"body");
@@ -368,13 +372,13 @@ mod tests {
 
     #[test]
     fn endless_and_foreign_heads() {
-        let mut reader = Reader::new(Kind::Request);
+        let mut reader = Requests::new();
         assert_eq!(reader.read(b"GET / HTTP/1.1\r\nA: ", 30), Event::HeadPart(19));
         assert_eq!(reader.read(&[b'x'; 100], 30), Event::TooLong);
-        assert_eq!(Reader::new(Kind::Request).read(b"\x16\x03\x01", 100), Event::Invalid);
-        assert_eq!(Reader::new(Kind::Request).read(&[b'A'; 33], 100), Event::Invalid);
-        assert_eq!(Reader::new(Kind::Response).read(b"HTTQ", 100), Event::Invalid);
-        assert_eq!(Reader::new(Kind::Response).read(b"\r\n", 100), Event::Nothing(2));
+        assert_eq!(Requests::new().read(b"\x16\x03\x01", 100), Event::Invalid);
+        assert_eq!(Requests::new().read(&[b'A'; 33], 100), Event::Invalid);
+        assert_eq!(Responses::new().read(b"HTTQ", 100), Event::Invalid);
+        assert_eq!(Responses::new().read(b"\r\n", 100), Event::Nothing(2));
     }
 
     #[test]
@@ -387,11 +391,18 @@ mod tests {
             (Kind::Response, "HTTP/1.1 200 OK\r\n", true),
             (Kind::Response, "HTTP/1.1 OK\r\n", false),
         ] {
-            let mut reader = Reader { kind, state: State::Lost, maybe: None };
-            let chunk = chunk(0, bytes);
-            reader.resync(&chunk);
-            assert_eq!(matches!(reader.state, State::Head(_)), found, "{bytes}");
+            let is_found = match kind {
+                Kind::Request => comes_back::<false>(bytes),
+                Kind::Response => comes_back::<true>(bytes),
+            };
+            assert_eq!(is_found, found, "{bytes}");
         }
+    }
+
+    fn comes_back<const RESPONSES: bool>(bytes: &str) -> bool {
+        let mut reader = Reader::<RESPONSES> { state: State::Lost, maybe: None };
+        reader.resync(&chunk(0, bytes));
+        matches!(reader.state, State::Head(_))
     }
 
     fn chunk(offset: u64, bytes: &str) -> Chunk<'_> {
@@ -410,13 +421,13 @@ mod tests {
 
     #[test]
     fn a_first_line_may_come_in_parts() {
-        let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
+        let mut reader = Requests { state: State::Lost, maybe: None };
         assert!(reader.resync(&chunk(0, "GET /a")).is_none());
         assert!(reader.resync(&chunk(6, "/b HTTP/1.1")).is_none());
         let before = reader.resync(&chunk(17, "\r\n")).expect("the parts before");
         assert_eq!((before.offset, &before.bytes[..]), (0, &b"GET /a/b HTTP/1.1"[..]));
         assert!(matches!(reader.state, State::Head(_)));
-        let mut reader = Reader { kind: Kind::Request, state: State::Lost, maybe: None };
+        let mut reader = Requests { state: State::Lost, maybe: None };
         assert!(reader.resync(&chunk(0, "GET /a")).is_none());
         assert!(reader.resync(&chunk(7, " HTTP/1.1\r\n")).is_none(), "a byte is missing");
         assert!(matches!(reader.state, State::Lost));

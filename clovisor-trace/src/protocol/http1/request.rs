@@ -5,6 +5,7 @@ use super::{
     body::{Body, Skip},
     fields::few_headers,
     head::{Framing, RequestHead, strict_request},
+    hold,
     reader::{Event, State},
 };
 use crate::{
@@ -26,49 +27,7 @@ impl Http1 {
         self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
-            if let Some(taken) = self.whole_request(chunk, offset, bytes, limits, out) {
-                at += taken;
-                self.report_done(out);
-                continue;
-            }
-            match self.requests.read(bytes, limits.head) {
-                Event::Nothing(taken) | Event::Foreign(taken) => at += taken,
-                Event::Held(taken) => {
-                    let Chunk { time_ns, acked, is_bound, .. } = *chunk;
-                    self.held.get_or_insert_with(|| Box::new(Held { offset, time_ns, acked, is_bound }));
-                    at += taken;
-                }
-                Event::HeadPart(taken) => {
-                    self.request_part(chunk, offset, taken, out);
-                    at += taken;
-                }
-                Event::Head(taken, bytes) => {
-                    self.request_part(chunk, offset, taken, out);
-                    at += taken;
-                    let head = RequestHead::parse(&bytes, &limits.headers).ok();
-                    self.request_head(head, chunk.offset + at as u64);
-                }
-                Event::BodyPart(taken) => {
-                    self.request_part(chunk, offset, taken, out);
-                    at += taken;
-                }
-                Event::BodyEnd(taken) => {
-                    self.request_part(chunk, offset, taken, out);
-                    at += taken;
-                    self.request_end(chunk.offset + at as u64);
-                }
-                event @ (Event::Invalid | Event::TooLong) => {
-                    let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
-                    let rest = chunk.bytes.len() - at;
-                    // Bytes that were held are of nobody knows what, so they begin no request.
-                    if !matches!(self.requests.state, State::Hold(_)) {
-                        self.request_part(chunk, offset, rest, out);
-                    }
-                    self.requests_out_of_step(reason);
-                    at += rest;
-                }
-            }
+            at += self.next_request_bytes(chunk, at, limits, out);
             self.report_done(out);
         }
         let (most, pending) = (limits.pipeline.max(1), self.pending.len() as usize);
@@ -77,6 +36,52 @@ impl Http1 {
             self.responses_out_of_step(Outcome::Truncated, out);
             let excess = (self.pending.len() as usize).saturating_sub(most);
             self.give_up(excess, Outcome::Truncated, out);
+        }
+    }
+
+    /// Takes some of the bytes from this place of a chunk on. How many.
+    fn next_request_bytes(
+        &mut self,
+        chunk: &Chunk<'_>,
+        at: usize,
+        limits: &Limits,
+        out: &mut Reports,
+    ) -> usize {
+        let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
+        if let Some(taken) = self.whole_request(chunk, offset, bytes, limits, out) {
+            return taken;
+        }
+        match self.requests.read(bytes, limits.head) {
+            Event::Nothing(taken) | Event::Foreign(taken) => taken,
+            Event::Held(taken) => {
+                let Chunk { time_ns, acked, is_bound, .. } = *chunk;
+                self.held.get_or_insert_with(|| Box::new(Held { offset, time_ns, acked, is_bound }));
+                taken
+            }
+            Event::HeadPart(taken) | Event::BodyPart(taken) => {
+                self.request_part(chunk, offset, taken, out);
+                taken
+            }
+            Event::Head(taken, head) => {
+                self.request_part(chunk, offset, taken, out);
+                let head = RequestHead::parse(&head, &limits.headers).ok();
+                self.request_head(head, offset + taken as u64);
+                taken
+            }
+            Event::BodyEnd(taken) => {
+                self.request_part(chunk, offset, taken, out);
+                self.request_end(offset + taken as u64);
+                taken
+            }
+            event @ (Event::Invalid | Event::TooLong) => {
+                let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
+                // Bytes that were held are of nobody knows what, so they begin no request.
+                if !matches!(self.requests.state, State::Hold(_)) {
+                    self.request_part(chunk, offset, bytes.len(), out);
+                }
+                self.requests_out_of_step(reason);
+                bytes.len()
+            }
         }
     }
 
@@ -122,12 +127,12 @@ impl Http1 {
             // RFC 9112 section 6.3, rules 4 and 5: the length of such a request cannot be told, and the
             // server answers 400 and closes.
             Framing::OtherCoding | Framing::Invalid => {
-                self.pending_memory += head.memory();
+                hold(&mut self.pending_memory, head.memory());
                 newest.exchange.request = Some(head);
                 return self.requests_out_of_step(Outcome::Unparsed);
             }
         };
-        self.pending_memory += head.memory();
+        hold(&mut self.pending_memory, head.memory());
         newest.exchange.request = Some(head);
         match body {
             Some(body) => self.requests.state = State::Body(body),
@@ -159,8 +164,8 @@ impl Http1 {
             newest.request_over = true;
         }
         self.requests.state = State::Lost;
-        self.requests_lost = true;
-        self.proved = false;
+        self.habits.requests_lost = true;
+        self.habits.proved = false;
     }
 
     /// The head under way, if any, will not be whole: keeps what was seen of it.
@@ -171,14 +176,14 @@ impl Http1 {
         if head.framing == Framing::Invalid {
             newest.spoil(Outcome::Unparsed);
         }
-        self.pending_memory += head.memory();
+        hold(&mut self.pending_memory, head.memory());
         newest.exchange.request = Some(head);
     }
 
     /// Bytes of the client were not captured.
     pub(super) fn request_gap(&mut self, len: u64, out: &mut Reports) {
         self.asked += len;
-        if len > 0 && self.requests.is_between() && !self.adrift {
+        if len > 0 && self.requests.is_between() && !self.habits.adrift {
             self.lost().requests += 1;
         }
         if let Some(newest) = self.pending.back_mut().filter(|newest| !newest.request_over) {

@@ -5,6 +5,7 @@ use super::{
     body::{Body, Skip},
     fields::few_headers,
     head::{Framing, ResponseHead, strict_response},
+    hold,
     pairing::Place,
     pending::Pending,
     reader::{Event, State},
@@ -50,53 +51,57 @@ impl Http1 {
         self.note_served(chunk, out);
         let mut at = 0;
         while at < chunk.bytes.len() {
-            let offset = chunk.offset + at as u64;
-            if self.responses.is_between() && !matches!(chunk.bytes[at], b'\r' | b'\n') {
-                self.begin_response(chunk, offset, out);
+            at += self.next_response_bytes(chunk, at, limits, out);
+        }
+    }
+
+    /// Takes some of the bytes from this place of a chunk on. How many.
+    fn next_response_bytes(
+        &mut self,
+        chunk: &Chunk<'_>,
+        at: usize,
+        limits: &Limits,
+        out: &mut Reports,
+    ) -> usize {
+        let (offset, bytes) = (chunk.offset + at as u64, &chunk.bytes[at..]);
+        if self.responses.may_begin(bytes) {
+            self.begin_response(chunk, offset, out);
+            let mut room = few_headers();
+            if let Some((response, taken)) = strict_response(bytes, &mut room, limits.head) {
+                let head = ResponseHead::of(&response, &limits.headers);
+                self.response_whole(chunk, offset, taken, Some(head), limits, out);
+                return taken;
             }
-            let bytes = &chunk.bytes[at..];
-            if self.responses.may_begin(bytes) {
-                let mut room = few_headers();
-                if let Some((response, taken)) = strict_response(bytes, &mut room, limits.head) {
-                    let head = ResponseHead::of(&response, &limits.headers);
-                    at += taken;
-                    self.response_whole(chunk, offset, taken, Some(head), limits, out);
-                    continue;
-                }
+        }
+        match self.responses.read(bytes, limits.head) {
+            Event::Nothing(taken) | Event::Held(taken) => taken,
+            Event::Foreign(taken) => {
+                self.miss_response(taken as u64);
+                taken
             }
-            match self.responses.read(bytes, limits.head) {
-                Event::Nothing(taken) | Event::Held(taken) => at += taken,
-                Event::Foreign(taken) => {
-                    self.miss_response(taken as u64);
-                    at += taken;
+            Event::HeadPart(taken) | Event::BodyPart(taken) => {
+                self.response_part(chunk, offset, taken);
+                taken
+            }
+            Event::Head(taken, head) => {
+                let head = ResponseHead::parse(&head, &limits.headers).ok();
+                self.response_whole(chunk, offset, taken, head, limits, out);
+                taken
+            }
+            Event::BodyEnd(taken) => {
+                self.response_part(chunk, offset, taken);
+                self.response_end(None, out);
+                taken
+            }
+            event @ (Event::Invalid | Event::TooLong) => {
+                let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
+                self.response_part(chunk, offset, bytes.len());
+                // The body was not framed as this request would have it. What answers nonsense may be nonsense.
+                if self.orphan.is_none() && !self.answered().is_some_and(|answered| answered.is_unparsed()) {
+                    self.disprove(out);
                 }
-                Event::HeadPart(taken) | Event::BodyPart(taken) => {
-                    self.response_part(chunk, offset, taken);
-                    at += taken;
-                }
-                Event::Head(taken, bytes) => {
-                    at += taken;
-                    let head = ResponseHead::parse(&bytes, &limits.headers).ok();
-                    self.response_whole(chunk, offset, taken, head, limits, out);
-                }
-                Event::BodyEnd(taken) => {
-                    self.response_part(chunk, offset, taken);
-                    at += taken;
-                    self.response_end(None, out);
-                }
-                event @ (Event::Invalid | Event::TooLong) => {
-                    let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
-                    let rest = chunk.bytes.len() - at;
-                    self.response_part(chunk, offset, rest);
-                    // The body was not framed as this request would have it. What answers nonsense may be nonsense.
-                    if self.orphan.is_none()
-                        && !self.answered().is_some_and(|answered| answered.is_unparsed())
-                    {
-                        self.disprove(out);
-                    }
-                    self.responses_out_of_step(reason, out);
-                    at += rest;
-                }
+                self.responses_out_of_step(reason, out);
+                bytes.len()
             }
         }
     }
@@ -114,7 +119,7 @@ impl Http1 {
         // Another message of a response whose request is not known says no more of it.
         if self.orphan.is_none() && !self.find_request(chunk, offset, out) {
             self.begun += 1;
-            if self.adrift || self.requests_lost {
+            if self.habits.adrift || self.habits.requests_lost {
                 self.lost().responses += 1;
             }
             self.orphan = Some(Box::new(Pending::new(chunk, offset)));
@@ -142,7 +147,7 @@ impl Http1 {
     ) {
         self.response_part(chunk, offset, bytes);
         // Where nothing was lost, no request was that nobody saw; one still in its head will tell its method.
-        let unknown = !self.proved
+        let unknown = !self.habits.proved
             && self
                 .answered()
                 .is_some_and(|answered| answered.request_over && answered.exchange.request.is_none());
@@ -165,7 +170,7 @@ impl Http1 {
         }
         answered.exchange.response = Some(head);
         if self.orphan.is_none() {
-            self.pending_memory += memory;
+            hold(&mut self.pending_memory, memory);
         }
         if lying {
             return self.responses_out_of_step(Outcome::Unparsed, out);
@@ -221,8 +226,8 @@ impl Http1 {
             self.response_end(None, out);
         }
         self.responses.state = State::Lost;
-        self.adrift = true;
-        self.proved = false;
+        self.habits.adrift = true;
+        self.habits.proved = false;
     }
 
     /// The head under way, if any, will not be whole: keeps what was seen of it.
@@ -240,14 +245,14 @@ impl Http1 {
         }
         answered.exchange.response = Some(head);
         if !is_orphan {
-            self.pending_memory += memory;
+            hold(&mut self.pending_memory, memory);
         }
     }
 
     /// Bytes of the server were not captured.
     pub(super) fn response_gap(&mut self, len: u64, out: &mut Reports) {
         let owes_nothing = self.orphan.is_none() && self.pending.unanswered().is_none();
-        if len > 0 && self.responses.is_between() && owes_nothing && !self.adrift {
+        if len > 0 && self.responses.is_between() && owes_nothing && !self.habits.adrift {
             self.lost().unasked = Some(self.served);
         }
         self.served += len;
