@@ -145,3 +145,44 @@ fn fragment<'a>(ip: &LaxIpSlice<'a>, packet: &Packet<'a>) -> Option<Fragment<'a>
         payload: ip.payload().payload,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    /// A packet, and all others that differ from it in one byte.
+    fn changed(packet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        let places = (0..packet.len()).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte)));
+        places.map(|(place, byte)| {
+            let mut packet = packet.to_vec();
+            packet[place] = byte;
+            packet
+        })
+    }
+
+    #[test]
+    fn plain_packets_are_read_as_all_others_are() {
+        let (v4, v6) =
+            (PacketBuilder::ipv4([1, 2, 3, 4], [5, 6, 7, 8], 64), PacketBuilder::ipv6([1; 16], [2; 16], 64));
+        let mut plain_ones = 0;
+        for builder in [v4, v6] {
+            let mut packet = Vec::new();
+            builder.tcp(1, 2, 3, 4).write(&mut packet, b"payload").expect("it fits");
+            packet.extend_from_slice(b"link padding");
+            for data in changed(&packet) {
+                let Some((source, destination, bytes)) = plain(&data) else { continue };
+                plain_ones += 1;
+                let (ip, _) = LaxIpSlice::from_slice(&data).expect("a packet");
+                let payload = ip.payload();
+                assert_eq!((payload.ip_number, payload.fragmented), (IpNumber::TCP, false), "{data:?}");
+                assert_eq!((ip.source_addr(), ip.destination_addr()), (source, destination), "{data:?}");
+                let offset = payload.payload.as_ptr().addr() - data.as_ptr().addr();
+                assert_eq!(payload.payload, bytes, "{data:?}");
+                assert_eq!(declared_len(&ip, offset), Some(bytes.len()), "{data:?}");
+            }
+        }
+        assert!(plain_ones > 20_000, "{plain_ones}");
+    }
+}

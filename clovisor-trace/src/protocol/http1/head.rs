@@ -361,7 +361,13 @@ fn whole_lines(bytes: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            fields::few_headers,
+            reader::{Event, Reader},
+        },
+        *,
+    };
 
     fn request(head: &str) -> Result<RequestHead, Invalid> {
         RequestHead::parse(head.as_bytes(), &["x-id".to_owned()])
@@ -450,5 +456,40 @@ mod tests {
         assert!(request(&format!("GET / HTTP/1.1\r\n{lines}\r\n")).is_ok());
         let head = request(&format!("GET / HTTP/1.1\r\n{lines}{lines}\r\n")).expect("a request line");
         assert_eq!((&*head.method, &*head.target, head.framing), ("GET", "/", Framing::Invalid));
+    }
+
+    #[test]
+    fn clean_heads_end_where_any_head_does() {
+        let wanted = ["x-id".to_owned()];
+        let (mut requests, mut responses) = (0, 0);
+        for sample in [
+            "GET /a HTTP/1.1\r\nHost: h\r\nX-Id:  7 \nContent-Length: 3\r\nB3: 1-2\r\n\r\n\nabc",
+            "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 3\r\nX-Id: 7\n\n\r\nabc",
+        ] {
+            for (place, byte) in
+                (0..sample.len()).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte)))
+            {
+                let mut bytes = sample.as_bytes().to_vec();
+                bytes[place] = byte;
+                let (mut asked, mut answered) = (Reader::<false>::new(), Reader::<true>::new());
+                if asked.may_begin(&bytes)
+                    && let Some((request, len)) = strict_request(&bytes, &mut few_headers(), 1_000)
+                {
+                    requests += 1;
+                    let head = RequestHead::of(&request, &wanted);
+                    assert_eq!(RequestHead::parse(&bytes[..len], &wanted), Ok(head));
+                    assert_eq!(asked.read(&bytes, 1_000), Event::Head(len, bytes[..len].into()));
+                }
+                if answered.may_begin(&bytes)
+                    && let Some((response, len)) = strict_response(&bytes, &mut few_headers(), 1_000)
+                {
+                    responses += 1;
+                    let head = ResponseHead::of(&response, &wanted);
+                    assert_eq!(ResponseHead::parse(&bytes[..len], &wanted), Ok(head));
+                    assert_eq!(answered.read(&bytes, 1_000), Event::Head(len, bytes[..len].into()));
+                }
+            }
+        }
+        assert!(requests > 5_000 && responses > 5_000, "{requests} {responses}");
     }
 }
