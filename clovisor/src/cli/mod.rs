@@ -4,6 +4,7 @@
 
 mod buffers;
 mod memory;
+mod overload;
 pub(crate) mod parse;
 mod run;
 
@@ -19,6 +20,7 @@ use crate::{
 
 pub use buffers::BufferArgs;
 pub use memory::MemoryArgs;
+pub use overload::OverloadArgs;
 pub use parse::Target;
 pub use run::RunArgs;
 
@@ -86,6 +88,9 @@ pub struct TraceArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub memory: MemoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub overload: OverloadArgs,
     /// Also write the packets that are traced to this file, as pcapng, for 'clovisor read', Wireshark and tshark. An existing
     /// file is overwritten; - is standard output. The file holds everything that was on the wire, passwords included
     #[arg(short, long, value_name = "FILE", env = "CLOVISOR_WRITE")]
