@@ -47,13 +47,17 @@ fn shed(ended: &Ended, before: &str) -> usize {
     number.unwrap_or(0)
 }
 
+/// All sessions but those of [`trace`], which may have begun in the middle of one.
+fn later(ended: &Ended) -> impl Iterator<Item = &Session> {
+    let is_first =
+        |session: &Session| session.attribute("http.response.header.x-answers").starts_with("ready-");
+    ended.sessions.iter().filter(move |session| !is_first(session))
+}
+
 /// Every session is whole, of the request that its response answers, and none came twice. Their ids.
 fn whole(ended: &Ended) -> HashSet<String> {
     let mut ids = HashSet::new();
-    // Of the first, tracing may have begun in its middle.
-    let is_later =
-        |session: &&Session| !session.attribute("http.response.header.x-answers").starts_with("ready-");
-    for session in ended.sessions.iter().filter(is_later) {
+    for session in later(ended) {
         assert_eq!(session.attribute("clovisor.outcome"), "complete", "{} {}", session.0, ended.stderr);
         assert_eq!(session.attribute("http.response.header.x-answers"), id(session), "a wrong pair");
         assert!(ids.insert(id(session)), "twice: {}", session.0);
@@ -207,7 +211,7 @@ fn who_floods_beyond_the_buffer_loses_and_nobody_else() {
         assert!(line("lost ").ends_with(" at veth0"), "{}", ended.stderr);
         assert!(line("shed ").contains(" of veth0 "), "{}", ended.stderr);
         let mut seen = HashSet::new();
-        for session in &ended.sessions {
+        for session in later(&ended) {
             let (asked, answered) = (id(session), session.attribute("http.response.header.x-answers"));
             let is_marked = session.attribute("clovisor.overlaps_loss") == "true";
             assert!(
