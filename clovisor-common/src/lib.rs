@@ -12,8 +12,8 @@ mod verdict;
 
 pub use event::{EventHeader, MAX_CAPTURE, direction, side};
 pub use maps::{
-    ANY_ADDRESS, ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey,
-    SessionKey, SessionValue, Window, name, protocol,
+    ANY_ADDRESS, ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LEFT_OUT, LossValue, PortKey,
+    SessionKey, SessionValue, ShedValue, Window, name, protocol,
 };
 pub use verdict::Verdict;
 

@@ -23,11 +23,21 @@ pub mod name {
     /// Array of one u64: how many bytes may wait in the ring buffer before its reader is woken; the agent writes, the kernel
     /// side takes it away (`u64::MAX`) when it wakes the agent.
     pub const WAKE_AT: &str = "wake_at";
+    /// Array of one u64: how many interfaces share the upper half of the ring buffer; the agent writes, the kernel side reads.
+    pub const SHARERS: &str = "sharers";
+    /// Size of the ring buffer in bytes, a constant of the loaded program; the agent sets it before it loads the program.
+    pub const RING_BYTES: &str = "RING_BYTES";
     /// Per-CPU array indexed by [`Verdict::index`](crate::Verdict::index), of packet counts (u64).
     pub const VERDICTS: &str = "verdicts";
     /// Per-CPU hash: number of the interface, or [`ANY_INTERFACE`](super::ANY_INTERFACE), to
     /// [`LossValue`](super::LossValue); the kernel writes, the agent makes and removes entries.
     pub const LOSSES: &str = "losses";
+    /// Hash: number of the interface to the share of its connections that is traced, as the lot below which they are
+    /// ([`SessionValue::lot`](super::SessionValue::lot)); all are where there is no entry. The agent writes, the kernel reads.
+    pub const SHARES: &str = "shares";
+    /// Per-CPU hash: number of the interface, or [`ANY_INTERFACE`](super::ANY_INTERFACE), to
+    /// [`ShedValue`](super::ShedValue); the kernel writes, the agent makes and removes entries.
+    pub const SHED: &str = "shed";
     /// Classifier of what the pod sends.
     pub const INGRESS: &str = "handle_ingress";
     /// Classifier of what the pod receives.
@@ -50,8 +60,8 @@ pub mod protocol {
 /// of them has it.
 pub const INSIDE: u32 = 1 << 31;
 
-/// The key of losses of which the interface is not known, because the map had no room for it. The agent makes this
-/// entry when it loads the map, so no loss goes uncounted there. No interface has this number.
+/// The key of packets, lost or left out, of which the interface is not known, because the map had no room for it. The agent makes
+/// this entry when it loads the map, so none goes uncounted there. No interface has this number.
 pub const ANY_INTERFACE: u32 = 0;
 
 /// The address of an [`EgressKey`] that matches any address.
@@ -103,7 +113,8 @@ pub struct SessionKey {
 assert_size!(SessionKey, 40);
 
 /// What is known of a connection: the newest packet with payload of each direction, by the kernel, and by the agent what
-/// of each direction need not be copied.
+/// of each direction need not be copied. Either may leave it out: the kernel a new one, at the SYN that opens it; the agent one
+/// in which nothing is under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionValue {
@@ -113,8 +124,16 @@ pub struct SessionValue {
     pub response_ns: u64,
     /// Bytes of the client, then of the server, that nobody looks at.
     pub unneeded: [Window; 2],
+    /// Sequence number of the SYN that opened it, which tells another connection on the same ports from a repetition; 0 if none was seen.
+    pub opened: u32,
+    /// A hash of the client's address and port: it is left out where its interface's share ([`name::SHARES`]) is not above it. 31
+    /// bits, and [`LEFT_OUT`] while it is.
+    pub lot: u32,
 }
-assert_size!(SessionValue, 32);
+assert_size!(SessionValue, 40);
+
+/// Set in the lot of a connection that is left out.
+pub const LEFT_OUT: u32 = 1 << 31;
 
 /// Bytes of one direction that nobody looks at, by their sequence numbers (RFC 9293 section 3.4): a packet with no others is
 /// captured without its payload. The agent writes it; a packet behind it, or a SYN, shows the kernel side that it is over.
@@ -139,6 +158,17 @@ pub struct LossValue {
     pub last_ns: u64,
 }
 assert_size!(LossValue, 16);
+
+/// Packets of one interface that were selected and left out ([`Verdict::Shed`](crate::Verdict::Shed)), on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShedValue {
+    /// How many.
+    pub packets: u64,
+    /// How many sessions they began: with a parser, each time that the client speaks after the server has; without, connections.
+    pub sessions: u64,
+}
+assert_size!(ShedValue, 16);
 
 /// A fragmented IP datagram. Only its first fragment has the ports, so the choice is kept for the others.
 #[repr(C)]
@@ -182,6 +212,8 @@ mod pod {
     unsafe impl aya::Pod for super::SessionValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::LossValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ShedValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FragmentKey {}
     // SAFETY: as above.

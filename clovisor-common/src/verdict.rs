@@ -26,11 +26,13 @@ pub enum Verdict {
     LostNoReader = 8,
     /// Captured without its payload, which nobody looks at ([`Window`](crate::Window)).
     EmittedTrimmed = 9,
+    /// Selected, but of a connection that is left out, because its interface is over its share ([`SessionValue`](crate::SessionValue)).
+    Shed = 10,
 }
 
 impl Verdict {
     /// All verdicts, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Emitted,
         Self::EmittedCut,
         Self::NotIp,
@@ -41,6 +43,7 @@ impl Verdict {
         Self::LostNoRoom,
         Self::LostNoReader,
         Self::EmittedTrimmed,
+        Self::Shed,
     ];
 
     /// Those of packets that got to user space, or their headers did.
@@ -72,6 +75,7 @@ impl Verdict {
             Self::LostNoRoom => "lost_no_room",
             Self::LostNoReader => "lost_no_reader",
             Self::EmittedTrimmed => "emitted_trimmed",
+            Self::Shed => "shed",
         }
     }
 }

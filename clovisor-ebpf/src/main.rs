@@ -23,6 +23,7 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use clovisor_common::{Verdict, direction};
 use packet::Headers;
+use select::Worth;
 
 /// TC_ACT_UNSPEC for classifiers and TCX_NEXT for tcx: both let the next program of the chain decide.
 const GO_ON: i32 = -1;
@@ -77,8 +78,11 @@ fn judge(ctx: &TcContext, interface: u32, direction: u8) -> Result<Verdict, Verd
     packet::parse(ctx, &mut headers)?;
     let choice = select::choose(&headers, interface, direction)?;
     let now = emit::now();
-    let is_unneeded = select::remember(&headers, choice, interface, direction, now);
-    let kept = if is_unneeded { headers.payload_at } else { ctx.len() };
+    let kept = match select::remember(&headers, choice, interface, direction, now) {
+        Worth::All => ctx.len(),
+        Worth::Headers => headers.payload_at,
+        Worth::Nothing => return Err(Verdict::Shed),
+    };
     emit::emit(ctx, &headers, choice, interface, direction, now, kept)
 }
 

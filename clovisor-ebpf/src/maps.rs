@@ -8,7 +8,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
 use clovisor_common::{
     ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
-    SessionValue, Verdict,
+    SessionValue, ShedValue, Verdict,
 };
 
 /// Listening ports: 500 pods (well above kubelet's default of 110) with 32 ports each.
@@ -21,7 +21,7 @@ const MAX_SESSIONS: u32 = 16_384;
 /// Fragmented datagrams in flight at a time. TCP rarely fragments (path MTU discovery), and a datagram is
 /// whole or dead within 30 s (`net.ipv4.ipfrag_time`).
 const MAX_FRAGMENTS: u32 = 4_096;
-/// Interfaces of which losses are told apart: 500 pods, twice over while all of them are replaced. 64 KB, and
+/// Interfaces of which losses, and what is left out, are told apart: 500 pods, twice over while all of them are replaced. 64 KB, and
 /// 16 KB for each CPU.
 const MAX_LOSSES: u32 = 1_024;
 /// Allocates entries when they are added: most nodes have far fewer rules than the limits.
@@ -56,6 +56,45 @@ static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT
 /// Packets that were lost, by interface. Allocated beforehand: where packets are lost, there is no time to allocate.
 #[map(name = "losses")]
 static LOSSES: PerCpuHashMap<u32, LossValue> = PerCpuHashMap::with_max_entries(MAX_LOSSES, 0);
+
+/// What each interface that is over its share may have traced; user space writes.
+#[map(name = "shares")]
+static SHARES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_LOSSES, NO_PREALLOC);
+
+/// Packets that were left out, by interface. Allocated beforehand, as those that are lost.
+#[map(name = "shed")]
+static SHED: PerCpuHashMap<u32, ShedValue> = PerCpuHashMap::with_max_entries(MAX_LOSSES, 0);
+
+/// Whether a connection that drew this lot is within its interface's share.
+#[inline(always)]
+pub(crate) fn is_within_share(interface: u32, lot: u32) -> bool {
+    // SAFETY: the value is one number, copied at once.
+    unsafe { SHARES.get(interface) }.is_none_or(|share| lot < *share)
+}
+
+/// Notes that a packet of an interface is left out, and how many sessions it begins; before its verdict is counted, as [`lost`].
+#[inline(always)]
+pub(crate) fn shed(interface: u32, sessions: u64) {
+    if shed_again(interface, sessions) {
+        return;
+    }
+    // As in `lost`.
+    if SHED.insert(interface, ShedValue { packets: 1, sessions }, 0).is_err() {
+        shed_again(ANY_INTERFACE, sessions);
+    }
+}
+
+/// Adds to an entry; whether there is one.
+#[inline(always)]
+fn shed_again(key: u32, sessions: u64) -> bool {
+    let Some(value) = SHED.get_ptr_mut(key) else { return false };
+    // SAFETY: as in `count`, this CPU's own slot.
+    unsafe {
+        (*value).packets += 1;
+        (*value).sessions += sessions;
+    }
+    true
+}
 
 /// Notes that a packet of an interface is lost. Before its verdict is counted, so that whoever reads the verdicts first
 /// finds every loss that they count here. Only packets that are lost pay for it.

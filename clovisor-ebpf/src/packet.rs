@@ -29,6 +29,8 @@ const PLAIN_IPV4: u8 = 0x45;
 const PLAIN_LEN: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
 /// The flag that begins a connection, in the 14th byte of the header (RFC 9293 section 3.1).
 const SYN: u8 = 0x02;
+/// The flag that acknowledges, which only the first packet of a connection has not.
+const ACK: u8 = 0x10;
 
 /// "More fragments" and the offset in the IPv4 fragment field (RFC 791 section 3.1).
 const IPV4_MORE: u16 = 0x2000;
@@ -84,8 +86,10 @@ pub(crate) struct Headers {
     pub(crate) payload_len: u32,
     /// Sequence number.
     pub(crate) seq: u32,
-    /// Whether it begins a connection.
+    /// Whether it begins a connection, or its other direction.
     pub(crate) syn: bool,
+    /// Whether it is the first of its connection.
+    pub(crate) opens: bool,
 }
 
 /// Finds the headers.
@@ -235,6 +239,7 @@ fn tcp(at: usize, end: usize, tcp: &[u8; TCP_LEN], headers: &mut Headers) -> Res
     headers.payload_len = (end - at - header_len) as u32;
     headers.seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     headers.syn = tcp[13] & SYN != 0;
+    headers.opens = tcp[13] & (SYN | ACK) == SYN;
     Ok(())
 }
 

@@ -4,11 +4,11 @@
 //! pod's 8080 has a different own port in each of the two connections.
 
 use clovisor_common::{
-    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, PortKey, SessionKey, SessionValue, Verdict, Window,
-    direction, side,
+    ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, LEFT_OUT, PortKey, SessionKey, SessionValue, Verdict,
+    Window, direction, protocol, side,
 };
 
-use crate::maps::{EGRESS, FRAGMENTS, HAS_EGRESS, PORTS, SESSIONS};
+use crate::maps::{self, EGRESS, FRAGMENTS, HAS_EGRESS, PORTS, SESSIONS};
 use crate::packet::{Headers, Part};
 
 /// BPF_ANY: create or replace.
@@ -16,8 +16,13 @@ const CREATE_OR_REPLACE: u64 = 0;
 /// BPF_NOEXIST: create, or leave what another CPU created in the meantime.
 const CREATE: u64 = 1;
 /// What is known of a connection that is new. Not on the stack, which is short.
-static NEW: SessionValue =
-    SessionValue { request_ns: 0, response_ns: 0, unneeded: [Window { from: 0, until: 0 }; 2] };
+static NEW: SessionValue = SessionValue {
+    request_ns: 0,
+    response_ns: 0,
+    unneeded: [Window { from: 0, until: 0 }; 2],
+    opened: 0,
+    lot: 0,
+};
 /// Half of all sequence numbers: what is less far behind a place is ahead of it (RFC 9293 section 3.4).
 const AHEAD: u32 = 1 << 31;
 
@@ -28,6 +33,15 @@ pub(crate) struct Choice {
     pub(crate) side: u8,
     /// One of [`clovisor_common::protocol`].
     pub(crate) protocol: u8,
+}
+
+/// What of a packet is wanted, once it is chosen.
+pub(crate) enum Worth {
+    All,
+    /// Nobody looks at its payload.
+    Headers,
+    /// Its connection is left out.
+    Nothing,
 }
 
 /// Chooses a packet, or says why not.
@@ -74,11 +88,11 @@ fn by_ports(headers: &Headers, interface: u32, direction: u8) -> Option<Choice> 
     found.map(|protocol| Choice { side: side::CLIENT, protocol: *protocol })
 }
 
-/// Notes the time of the connection's newest packet with payload. Whether nobody looks at the payload of this one.
+/// Notes the time of the connection's newest packet with payload, and says what of this one is wanted.
 #[inline(always)]
-pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) -> bool {
+pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) -> Worth {
     if headers.part == Part::Later {
-        return false;
+        return Worth::All;
     }
     // The client is at the other end from the pod where the pod serves.
     let from_client = (direction == direction::FROM_POD) == (choice.side == side::CLIENT);
@@ -100,23 +114,105 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
         }
     };
     let newest = if headers.payload_len > 0 { now } else { 0 };
-    let Some(value) = SESSIONS.get_ptr_mut(&key).or_else(|| begin(&key)) else { return false };
+    let Some(value) = SESSIONS.get_ptr_mut(&key).or_else(|| begin(&key)) else {
+        return Worth::All;
+    };
     // SAFETY: an element of a live map; each number is written whole, by the CPU that saw the packet.
     unsafe {
         if headers.syn {
             (*value).unneeded = [Window::default(); 2];
         }
-        if newest == 0 {
-            return false;
+        let is_new = headers.opens && (*value).opened != headers.seq;
+        if is_new {
+            open(value, &key, headers.seq);
         }
-        if from_client {
+        let is_left_out = (*value).lot & LEFT_OUT != 0
+            && stays_out(value, choice.protocol, interface, from_client && newest != 0, is_new);
+        if newest != 0 && from_client {
             (*value).request_ns = newest;
+        } else if newest != 0 {
+            (*value).response_ns = newest;
+        }
+        if is_left_out {
+            return Worth::Nothing;
+        }
+        if newest == 0 {
+            return Worth::All;
+        }
+        let is_unneeded = if from_client {
             is_unneeded(headers, &raw mut (*value).unneeded[0])
         } else {
-            (*value).response_ns = newest;
             is_unneeded(headers, &raw mut (*value).unneeded[1])
-        }
+        };
+        if is_unneeded { Worth::Headers } else { Worth::All }
     }
+}
+
+/// Another connection begins: leaves it out where its interface is over its share.
+///
+/// # Safety
+/// The value is an element of a live map.
+#[inline(always)]
+unsafe fn open(value: *mut SessionValue, key: &SessionKey, seq: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lot = lot(key);
+        let mark = if maps::is_within_share(key.interface, lot) { 0 } else { LEFT_OUT };
+        (*value).opened = seq;
+        (*value).request_ns = 0;
+        (*value).response_ns = 0;
+        (*value).lot = lot | mark;
+    }
+}
+
+/// The lot of a connection, by its client's address and port. The tracer draws it the same way (`flow::share`), so that both leave out the
+/// same ones.
+#[inline(always)]
+fn lot(key: &SessionKey) -> u32 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = key.client;
+    let mut hash = 0;
+    for word in [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] {
+        hash = mix(hash, u32::from_be_bytes(word));
+    }
+    hash = mix(hash, key.client_port.into());
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    (hash ^ (hash >> 16)) & !LEFT_OUT
+}
+
+#[inline(always)]
+fn mix(hash: u32, word: u32) -> u32 {
+    (hash ^ word ^ (hash >> 15)).wrapping_mul(0x9e37_79b1)
+}
+
+/// Whether a connection that is left out stays so, which is then noted. With a parser it is given back where its interface is within
+/// its share again and a session begins, so that no half of one is seen; without one all of it is one session.
+///
+/// # Safety
+/// The value is an element of a live map.
+#[inline(always)]
+unsafe fn stays_out(
+    value: *mut SessionValue,
+    protocol: u8,
+    interface: u32,
+    client_speaks: bool,
+    is_new: bool,
+) -> bool {
+    // SAFETY: the caller's promise.
+    let (lot, asked_ns, answered_ns) =
+        unsafe { ((*value).lot & !LEFT_OUT, (*value).request_ns, (*value).response_ns) };
+    let begins = match protocol {
+        protocol::TCP => is_new,
+        // The client was not the one that spoke last.
+        _ => client_speaks && answered_ns >= asked_ns,
+    };
+    if begins && protocol != protocol::TCP && maps::is_within_share(interface, lot) {
+        // SAFETY: as above.
+        unsafe { (*value).lot = lot };
+        return false;
+    }
+    maps::shed(interface, u64::from(begins));
+    true
 }
 
 /// An entry for a connection that is new.

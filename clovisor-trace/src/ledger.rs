@@ -28,6 +28,10 @@ pub struct Ledger {
     pub stray: u64,
     /// Packets of connections that had ended.
     pub after_end: u64,
+    /// Packets of connections that are left out.
+    pub shed: u64,
+    /// Packets of these in which a client sent something; part of `shed`.
+    pub shed_requests: u64,
     /// Segments that repeated bytes already delivered; part of `segments`.
     pub segments_repeated: u64,
     /// Segments too far off to be of their connection; part of `segments`.
@@ -40,6 +44,8 @@ pub struct Ledger {
     pub flows_evicted: u64,
     /// Connections given up because they were silent; part of `flows_ended`.
     pub flows_idle: u64,
+    /// Connections left out because their interface is over its share; part of `flows_ended`.
+    pub flows_shed: u64,
     /// Connections that are followed now.
     pub flows_open: u64,
     /// Sessions that began.
@@ -92,8 +98,13 @@ impl Ledger {
     /// # Errors
     /// The first count that does not add up.
     pub fn balance(&self) -> Result<(), Imbalance> {
-        let known =
-            self.segments + self.fragments + self.not_tcp + self.malformed + self.stray + self.after_end;
+        let known = self.segments
+            + self.fragments
+            + self.not_tcp
+            + self.malformed
+            + self.stray
+            + self.after_end
+            + self.shed;
         let ended = self.sessions_ended() + self.sessions_open;
         for (of, came, accounted) in [
             ("packets", self.packets, known),

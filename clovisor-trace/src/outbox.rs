@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    flow::Unneeded,
+    flow::{Shed, Unneeded},
     ledger::Ledger,
     loss::{Loss, Losses},
     protocol::{Report, Reports},
@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     losses: Losses,
     /// What was found to be unneeded since it was last asked for.
     pub(crate) unneeded: VecDeque<Unneeded>,
+    /// Connections that were left out since it was last asked for.
+    pub(crate) shed: VecDeque<Shed>,
     /// Now, in the clock of the packets.
     pub(crate) now_ns: u64,
     /// The latest time that it was.

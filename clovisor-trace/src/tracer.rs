@@ -1,12 +1,12 @@
 //! The face of the crate: packets and time in, sessions out.
 
 use crate::{
-    flow::{Admission, Context, Table, Unneeded, Unseen},
+    flow::{Admission, Context, Shed, Table, Unneeded, Unseen},
     ledger::Ledger,
     limits::Limits,
     loss::Loss,
     outbox::Outbox,
-    packet::{Datagrams, Decoded, Heading, Packet, Segment, decode, segment},
+    packet::{Datagrams, Decoded, Heading, Packet, Segment, Toward, decode, segment},
     session::Session,
 };
 
@@ -62,6 +62,11 @@ impl Tracer {
             Decoded::Segment(segment) => match self.give(packet, &segment) {
                 Admission::Flow => self.ledger.segments += 1,
                 Admission::AfterEnd => self.ledger.after_end += 1,
+                Admission::Shed => {
+                    self.ledger.shed += 1;
+                    let has_asked = packet.toward == Toward::Server && segment.payload_len > 0;
+                    self.ledger.shed_requests += u64::from(has_asked);
+                }
                 Admission::Stray => self.ledger.stray += 1,
             },
             Decoded::Fragment(fragment) => {
@@ -130,6 +135,30 @@ impl Tracer {
     /// in: it is kept until then.
     pub fn poll_unneeded(&mut self) -> Option<Unneeded> {
         self.outbox.unneeded.pop_front()
+    }
+
+    /// From now on tells of so many unneeded bytes in a row ([`Limits::unneeded`]).
+    pub fn tell_unneeded(&mut self, least: Option<u64>) {
+        self.limits.unneeded = least;
+    }
+
+    /// From now on traces of an interface the connections whose lots are below `share`; all, if there is none. Others are left out as
+    /// soon as nothing of a session is under way in them ([`Self::poll_shed`]), and so are packets of theirs that come all the same.
+    pub fn set_share(&mut self, interface: u32, share: Option<u32>) {
+        self.table.set_share(interface, share);
+    }
+
+    /// The next connection that is left out from now on. To be fetched about as often as packets are handed in, and to be answered by
+    /// [`Self::left_out`].
+    pub fn poll_shed(&mut self) -> Option<Shed> {
+        self.outbox.shed.pop_front()
+    }
+
+    /// Whoever picks packets has left out a connection: packets of it that were picked later than this are of one that was given back
+    /// at the beginning of a session. Until this is said, and before that time, no packet of it is followed, for as long as ends are
+    /// remembered.
+    pub fn left_out(&mut self, shed: &Shed, until_ns: u64) {
+        self.table.left_out(shed, until_ns);
     }
 
     /// Tracing of one interface ends: what is open there is reported as far as it was seen, so that no silence is

@@ -11,12 +11,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use clovisor_common::Verdict;
+use clovisor_common::{ShedValue, Verdict};
 use clovisor_trace::{Imbalance, Ledger};
 
 use crate::{
     datapath::{kernel::Verdicts, packets::Counters},
     export::Snapshot,
+    overload::Level,
 };
 
 /// What came in, then what became of it.
@@ -88,6 +89,10 @@ pub struct KernelSide {
     pub buffers: Counters,
     /// Packets lost, by interface: what the tracer was told.
     pub lost: Vec<(String, u64)>,
+    /// What was left out, by pod or interface: packets, and the sessions that they began.
+    pub shed: BTreeMap<String, ShedValue>,
+    /// What is left out now.
+    pub level: Level,
     /// Packets lost, by CPU.
     pub lost_by_cpu: Vec<u64>,
     /// Whether nothing comes any more: detached, and the buffers are empty.
@@ -178,6 +183,14 @@ impl Books {
         ]
     }
 
+    /// Sessions that were left out: those that packets began which the kernel side left out, or the tracer.
+    #[must_use]
+    pub fn sessions_shed(&self) -> u64 {
+        let by_kernel =
+            self.kernel().map_or(0, |kernel| kernel.shed.values().map(|shed| shed.sessions).sum());
+        by_kernel + self.tracer.shed_requests
+    }
+
     /// What became of the spans of all sinks together.
     #[must_use]
     pub fn spans(&self) -> Snapshot {
@@ -236,10 +249,22 @@ impl Books {
                     shown: kernel.verdicts.lost() > 0,
                     ..Account::default()
                 };
+                let shed = Account {
+                    of: "shed",
+                    came: kernel.verdicts.of(Verdict::Shed),
+                    parts: kernel
+                        .shed
+                        .iter()
+                        .map(|(name, shed)| (format!("of {name}").into(), shed.packets))
+                        .collect(),
+                    note: format!("about {} sessions", self.sessions_shed()),
+                    open: !kernel.still,
+                    shown: self.sessions_shed() > 0 || kernel.verdicts.of(Verdict::Shed) > 0,
+                };
                 let more = [("unreadable", kernel.buffers.invalid), ("held back", kernel.buffers.held)];
                 let captured =
                     Account::new("captured", kernel.verdicts.emitted(), fates.into_iter().chain(more));
-                vec![seen(&kernel.verdicts), lost, Account { open: !kernel.still, ..captured }]
+                vec![seen(&kernel.verdicts), lost, shed, Account { open: !kernel.still, ..captured }]
             }
         }
     }
@@ -283,19 +308,21 @@ fn seen(verdicts: &Verdicts) -> Account {
         Verdict::FragmentNotSelected => "fragments not selected",
         Verdict::LostNoRoom => "LOST, buffer full",
         Verdict::LostNoReader => "LOST, no reader",
+        Verdict::Shed => "left out",
     };
     let parts = Verdict::ALL.map(|verdict| (name(verdict), verdicts.of(verdict)));
     Account::new("packets", verdicts.total(), parts)
 }
 
 /// What became of packets in the tracer.
-fn fates(ledger: &Ledger) -> [(&'static str, u64); 7] {
+fn fates(ledger: &Ledger) -> [(&'static str, u64); 8] {
     [
         ("of sessions", ledger.segments),
         ("fragments joined", ledger.fragments - ledger.fragments_dropped),
         ("fragments lost", ledger.fragments_dropped),
         ("without a connection", ledger.stray),
         ("after the end", ledger.after_end),
+        ("left out", ledger.shed),
         ("not TCP", ledger.not_tcp),
         ("malformed", ledger.malformed),
     ]

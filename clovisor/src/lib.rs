@@ -2,7 +2,7 @@
 //!
 //! One way through: [`datapath`] brings packets from the kernel, [`pipeline`] makes spans of them with the pure
 //! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`ledger`] holds every stage
-//! against the next, [`summary`] tells what became of everything. A capture file may get
+//! against the next, [`overload`] decides what is left out where there is too much, [`summary`] tells what became of everything. A capture file may get
 //! every packet on the way. [`verbs`] puts these together, one file for each command of [`cli`].
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod live;
 pub mod memory;
 pub mod metrics;
 pub mod outputs;
+pub mod overload;
 pub mod pipeline;
 pub mod plan;
 pub mod red;

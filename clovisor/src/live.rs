@@ -1,6 +1,7 @@
 //! Live tracing: the kernel's packets through the pipeline, whoever decides what is attached.
 
 mod said;
+mod shedding;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,9 +21,11 @@ use crate::{
         packets::{Buffers, HOLD_BACK, Packets},
     },
     ledger::{Books, KernelSide, Sinks, Source},
+    overload::Setting,
     pipeline::{Names, Pipeline},
 };
 use said::Said;
+use shedding::{Shedding, whose};
 
 /// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
 pub(crate) const FETCH: Duration = Duration::from_millis(5);
@@ -36,6 +39,8 @@ pub(crate) struct Live {
     packets: Packets,
     losses: Losses,
     said: Said,
+    /// What is left out under overload, if anything ever is.
+    shedding: Option<Shedding>,
     /// Names of interfaces, by number, until they are retired.
     names: BTreeMap<u32, String>,
     pub(crate) pipeline: Pipeline,
@@ -51,6 +56,7 @@ impl Live {
         attacher: Attacher,
         mut pipeline: Pipeline,
         buffers: Buffers,
+        shedding: Option<Setting>,
         verbose: bool,
     ) -> Result<Self> {
         pipeline.keep_sessions();
@@ -59,9 +65,12 @@ impl Live {
         let mib = packets.buffer_bytes() >> 20;
         tracing::debug!("packets come by {}, {mib} MiB", packets.transport());
         let epoch_ns = clock::offset_to_unix_ns().cast_unsigned();
-        let losses = Losses::new(clock::monotonic_ns());
+        let now_ns = clock::monotonic_ns();
+        let losses = Losses::new(now_ns);
+        let shedding = shedding.map(|setting| Shedding::new(setting, packets.buffer_bytes(), now_ns));
         let (said, names) = (Said::default(), BTreeMap::new());
-        Ok(Self { kernel, attacher, packets, losses, said, names, pipeline, epoch_ns, capture: None })
+        let capture = None;
+        Ok(Self { kernel, attacher, packets, losses, said, shedding, names, pipeline, epoch_ns, capture })
     }
 
     /// What is to be added to kernel time to get time since the Unix epoch.
@@ -139,6 +148,11 @@ impl Live {
         if let Err(error) = self.losses.forget(&mut self.kernel, interface) {
             tracing::debug!("cannot forget what was lost at interface {interface}: {error}");
         }
+        if let Some(shedding) = &mut self.shedding
+            && let Err(error) = shedding.forget(&mut self.kernel, interface)
+        {
+            tracing::debug!("cannot forget what was left out at interface {interface}: {error}");
+        }
         self.names.remove(&interface);
     }
 
@@ -147,16 +161,22 @@ impl Live {
         let now_ns = clock::monotonic_ns();
         // Before any session is handed on that may have lost packets.
         self.look(now_ns);
-        let Self { packets, pipeline, epoch_ns, capture, .. } = self;
-        packets.drain(now_ns, &mut |header, data| hand_in(pipeline, capture, header, data, *epoch_ns, out));
+        let Self { packets, pipeline, epoch_ns, capture, shedding, .. } = self;
+        packets.drain(now_ns, &mut |header, data| {
+            if let Some(shedding) = shedding.as_mut() {
+                shedding.packet(header.interface, header.captured_len);
+            }
+            hand_in(pipeline, capture, header, data, *epoch_ns, out);
+        });
         // Packets younger than this may still come, so the tracer's clock must not pass them.
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
-        let now_ns = now_ns.saturating_sub(hold_back);
-        pipeline.tick(now_ns, *epoch_ns, out);
+        let settled_ns = now_ns.saturating_sub(hold_back);
+        pipeline.tick(settled_ns, *epoch_ns, out);
         if let Some(capture) = capture {
-            capture.clock(now_ns);
+            capture.clock(settled_ns);
         }
         self.spare();
+        self.shed(now_ns);
         self.kernel.flush_log();
     }
 
@@ -167,6 +187,15 @@ impl Live {
             if let Err(error) = self.kernel.spare(&unneeded) {
                 tracing::debug!("cannot tell the kernel what need not be copied: {error}");
             }
+        }
+    }
+
+    /// Leaves out what is too much.
+    fn shed(&mut self, now_ns: u64) {
+        let Self { shedding: Some(shedding), kernel, pipeline, names, .. } = self else { return };
+        shedding.fetched(kernel, pipeline, names.len(), now_ns);
+        if let Some(line) = shedding.line(now_ns, |id| whose(pipeline, names, id)) {
+            tracing::warn!("{line}");
         }
     }
 
@@ -247,10 +276,16 @@ impl Live {
         let by_interface =
             self.losses.by_interface().map(|(id, packets)| (format!("at {}", self.called(id)), packets));
         let lost = by_interface.chain(past).collect();
+        let (shed, level) = match &mut self.shedding {
+            Some(shedding) => {
+                (shedding.totals(&self.kernel, |id| whose(&self.pipeline, &self.names, id)), shedding.level())
+            }
+            None => Default::default(),
+        };
         // For people who look for a busy CPU; no account has it.
         let lost_by_cpu = self.kernel.lost_by_cpu().unwrap_or_default();
         let buffers = self.packets.counters();
-        let kernel = KernelSide { verdicts, buffers, lost, lost_by_cpu, still };
+        let kernel = KernelSide { verdicts, buffers, lost, lost_by_cpu, shed, level, still };
         self.pipeline.books(Source::Kernel(Box::new(kernel)), sinks)
     }
 
@@ -262,6 +297,9 @@ impl Live {
                     self.pipeline.lost(loss);
                     if let Some(capture) = &mut self.capture {
                         capture.lost(loss);
+                    }
+                    if let Some(shedding) = &mut self.shedding {
+                        shedding.lost(loss);
                     }
                     self.said.note(self.called(loss.interface), loss);
                 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use clovisor_common::Verdict;
+use clovisor_common::{ShedValue, Verdict};
 use clovisor_trace::{Outcome, Protocol};
 use prometheus_client::{
     collector::Collector,
@@ -92,6 +92,7 @@ impl Collector for Observed {
             &[(env!("CARGO_PKG_VERSION"), 1)],
         )?;
         self.packets(&mut encoder)?;
+        self.shed(&mut encoder)?;
         self.sessions(&mut encoder)?;
         self.exports(&mut encoder)?;
         self.law(&mut encoder)?;
@@ -116,6 +117,7 @@ impl Observed {
             ("fragment", ledger.fragments),
             ("stray", ledger.stray),
             ("after_end", ledger.after_end),
+            ("shed", ledger.shed),
             ("not_tcp", ledger.not_tcp),
             ("malformed", ledger.malformed),
             ("unreadable", kernel.buffers.invalid),
@@ -139,6 +141,22 @@ impl Observed {
         let by_cpu: Vec<_> = by_cpu.iter().map(|(cpu, packets)| (cpu.as_str(), *packets)).collect();
         let help = "Packets that were wanted and lost, by the CPU that handled them";
         counters(encoder, "packets_lost_by_cpu", help, "cpu", &by_cpu)
+    }
+
+    fn shed(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let kernel = self.books.kernel().cloned().unwrap_or_default();
+        let help = "What is left out: 0 nothing, 1 bodies, 2 bodies and sessions";
+        gauge(encoder, "overload_level", help, kernel.level as u64)?;
+        let help = "Sessions that were left out, about: clients that pipeline have more";
+        counter(encoder, "sessions_shed", help, self.books.sessions_shed())?;
+        let of = |count: fn(&ShedValue) -> u64| -> Vec<_> {
+            let some = kernel.shed.iter().filter(|(_, shed)| shed.packets > 0);
+            some.map(|(pod, shed)| (pod.as_str(), count(shed))).collect()
+        };
+        let packets = of(|shed| shed.packets);
+        counters(encoder, "pod_packets_shed", "Packets that the kernel side left out", "pod", &packets)?;
+        let help = "Sessions that the kernel side left out, about";
+        counters(encoder, "pod_sessions_shed", help, "pod", &of(|shed| shed.sessions))
     }
 
     fn sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -273,6 +291,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::FragmentNotSelected => "fragment_not_selected",
         Verdict::LostNoRoom => "lost_buffer_full",
         Verdict::LostNoReader => "lost_no_reader",
+        Verdict::Shed => "shed",
     }
 }
 
@@ -319,6 +338,10 @@ fn gauges(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        ledger::{KernelSide, Source},
+        overload::Level,
+    };
 
     #[test]
     fn every_count_is_there() {
@@ -331,6 +354,10 @@ mod tests {
         };
         observed.books.tracer.sessions[Protocol::Http as usize][Outcome::Complete as usize] = 7;
         let spans = Snapshot { pushed: 8, dropped_queue_full: 2, ..Snapshot::default() };
+        let shed = BTreeMap::from([("shop/cart-1".to_owned(), ShedValue { packets: 9, sessions: 3 })]);
+        let kernel = KernelSide { shed, level: Level::Sessions, ..KernelSide::default() };
+        observed.books.source = Source::Kernel(Box::new(kernel));
+        observed.books.tracer.shed_requests = 1;
         observed.books.sinks = Sinks::One(BTreeMap::from([("otlp-grpc", spans)]));
         let text = render(&observed).unwrap();
         for line in [
@@ -342,6 +369,12 @@ mod tests {
             "clovisor_loss_ratio{of=\"packets\"} 0.0",
             "clovisor_loss_ratio{of=\"spans\"} 0.25",
             "clovisor_ledger_imbalance{account=\"captured\"} 0",
+            // More may have come since the verdicts were read.
+            "clovisor_ledger_imbalance{account=\"shed\"} 0",
+            "clovisor_overload_level 2",
+            "clovisor_sessions_shed_total 4",
+            "clovisor_pod_packets_shed_total{pod=\"shop/cart-1\"} 9",
+            "clovisor_pod_sessions_shed_total{pod=\"shop/cart-1\"} 3",
             // Seven ended, and none of them began.
             "clovisor_ledger_imbalance{account=\"outcomes\"} 7",
             "clovisor_pods{state=\"attached\"} 3",

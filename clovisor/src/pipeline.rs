@@ -10,7 +10,7 @@ use std::{
 };
 
 use clovisor_trace::{
-    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Side,
+    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Shed, Side,
     SpanBuilder, Tracer, Unneeded,
 };
 
@@ -141,6 +141,32 @@ impl Pipeline {
     /// What nobody looks at, and so need not be copied.
     pub fn poll_unneeded(&mut self) -> Option<Unneeded> {
         self.tracer.poll_unneeded()
+    }
+
+    /// From now on tells of so many unneeded bytes in a row.
+    pub fn tell_unneeded(&mut self, least: Option<u64>) {
+        self.tracer.tell_unneeded(least);
+    }
+
+    /// From now on leaves out connections of an interface whose lots are not below `share`.
+    pub fn set_share(&mut self, interface: u32, share: Option<u32>) {
+        self.tracer.set_share(interface, share);
+    }
+
+    /// The next connection that is left out from now on.
+    pub fn poll_shed(&mut self) -> Option<Shed> {
+        self.tracer.poll_shed()
+    }
+
+    /// A connection is left out, but for packets up to this time.
+    pub fn left_out(&mut self, shed: &Shed, until_ns: u64) {
+        self.tracer.left_out(shed, until_ns);
+    }
+
+    /// What the spans of an interface say of where they were seen.
+    #[must_use]
+    pub fn resource(&self, interface: u32) -> Option<&Resource> {
+        self.names.get(&interface).map(|names| &*names.others)
     }
 
     /// Looks at the clock of the packets.

@@ -7,6 +7,7 @@ mod opening;
 mod order;
 mod piece;
 mod sequence;
+mod share;
 mod straight;
 mod stray;
 mod stream;
@@ -21,6 +22,7 @@ use std::{
 
 use opening::Opening;
 use piece::{Mark, Piece, Taken};
+pub use share::{ALL_LOTS, Shed};
 use stream::Stream;
 pub(crate) use table::{Admission, Context, Table};
 use unneeded::Told;
@@ -131,6 +133,11 @@ impl Flow {
     /// Whether both sides have said all, or one has cut the connection.
     pub(crate) fn is_over(&self) -> bool {
         self.reset || self.finished == [true; 2]
+    }
+
+    /// Whether it stands between two sessions, with nothing under way in either direction.
+    fn is_at_rest(&self) -> bool {
+        self.conversation.is_at_rest() && self.streams.iter().all(Stream::is_at_rest)
     }
 
     /// Whether a SYN with this sequence number begins another connection on the same ports.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use hashlink::{LinkedHashMap, linked_hash_map::RawEntryMut};
 
-use super::{Booked, Flow, Key, NEVER, Unseen, stray::Strays};
+use super::{Booked, Flow, Key, NEVER, Shed, Unseen, share::Shares, stray::Strays};
 use crate::{
     ledger::Ledger,
     limits::Limits,
@@ -35,6 +35,8 @@ struct Ended {
     at_ns: u64,
     /// Sequence numbers of the first bytes of its streams.
     first_seq: [Option<u32>; 2],
+    /// If it goes on and is left out: up to when packets of it may have been picked all the same.
+    shed_until_ns: Option<u64>,
 }
 
 /// What a segment without a flow deserves.
@@ -43,6 +45,8 @@ pub(crate) enum Admission {
     Flow,
     /// It belongs to a connection that has ended.
     AfterEnd,
+    /// It belongs to a connection that is left out.
+    Shed,
     /// It says nothing that a flow could start from.
     Stray,
 }
@@ -53,6 +57,7 @@ pub(crate) struct Table {
     ended: LinkedHashMap<Key, Ended>,
     strays: Strays,
     deadlines: BTreeSet<(u64, Key)>,
+    shares: Shares,
     total: Total,
 }
 
@@ -83,6 +88,7 @@ impl Table {
             ended: LinkedHashMap::new(),
             strays: Strays::default(),
             deadlines: BTreeSet::new(),
+            shares: Shares::default(),
             total: Total::default(),
         }
     }
@@ -120,14 +126,14 @@ impl Table {
         if self.give(&key, packet.toward, segment, cx) {
             return Admission::Flow;
         }
-        let admission = self.admit(&key, packet.toward, segment);
+        let admission = self.admit(&key, packet.toward, segment, cx.now_ns);
         match admission {
             Admission::Flow => {
                 self.insert(key, packet, segment, cx);
                 self.give(&key, packet.toward, segment, cx);
             }
             Admission::Stray => self.strays.note(&key, packet.toward, segment, cx.now_ns),
-            Admission::AfterEnd => {}
+            Admission::AfterEnd | Admission::Shed => {}
         }
         admission
     }
@@ -135,7 +141,7 @@ impl Table {
     /// Gives a segment to the flow that it belongs to, if there is one. Keys are long and most segments end here: it looks for
     /// the flow once.
     fn give(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, cx: &mut Context<'_>) -> bool {
-        let Self { flows, deadlines, total, .. } = self;
+        let Self { flows, deadlines, shares, total, .. } = self;
         let RawEntryMut::Occupied(mut entry) = flows.raw_entry_mut().from_key(key) else { return false };
         entry.to_back();
         let flow = entry.into_mut();
@@ -149,17 +155,45 @@ impl Table {
         }
         book(flow, key, total, deadlines, cx.limits);
         let is_over = flow.is_over();
+        if !is_over && !shares.takes(key) && flow.is_at_rest() {
+            self.leave_out(key, cx);
+        }
         self.shed(key, is_over, cx);
         true
     }
 
-    fn admit(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>) -> Admission {
+    /// Of an interface only connections with lots below its share are followed.
+    pub(crate) fn set_share(&mut self, interface: u32, share: Option<u32>) {
+        self.shares.set(interface, share);
+    }
+
+    /// Packets of a connection that is left out, which were picked later than this, are of one that was given back.
+    pub(crate) fn left_out(&mut self, shed: &Shed, until_ns: u64) {
+        if let Some(ended) = self.ended.get_mut(&shed.key()) {
+            ended.shed_until_ns = ended.shed_until_ns.map(|_| until_ns);
+        }
+    }
+
+    /// Leaves out a connection that is at rest. Packets of its next session may be under way already: it is remembered as those that
+    /// have ended are.
+    fn leave_out(&mut self, key: &Key, cx: &mut Context<'_>) {
+        let first_seq = self.flows.get(key).map_or([None; 2], |flow| flow.first_seqs());
+        self.finish(key, End::Capture, cx);
+        cx.ledger.flows_shed += 1;
+        let shed = Shed::new(key);
+        let ended = Ended { at_ns: cx.now_ns, first_seq, shed_until_ns: Some(u64::MAX) };
+        self.remember(key, ended, cx.limits);
+        cx.out.shed.push_back(shed);
+    }
+
+    fn admit(&mut self, key: &Key, toward: Toward, segment: &Segment<'_>, now_ns: u64) -> Admission {
         if let Some(ended) = self.ended.get(key) {
             let repeated = ended.first_seq[toward as usize] == Some(segment.seq.wrapping_add(1));
-            if !segment.syn || repeated {
-                return Admission::AfterEnd;
-            }
-            self.ended.remove(key);
+            match ended.shed_until_ns {
+                Some(until_ns) if now_ns <= until_ns => return Admission::Shed,
+                None if !segment.syn || repeated => return Admission::AfterEnd,
+                _ => self.ended.remove(key),
+            };
         }
         if segment.payload_len == 0 && !segment.syn { Admission::Stray } else { Admission::Flow }
     }
@@ -211,10 +245,18 @@ impl Table {
             cx.out.unneeded.extend(flow.take_back(key));
         }
         if flow.is_over() {
-            self.ended.insert(*key, Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs() });
-            if self.ended.len() > cx.limits.flows {
-                self.ended.pop_front();
-            }
+            self.remember(
+                key,
+                Ended { at_ns: cx.now_ns, first_seq: flow.first_seqs(), shed_until_ns: None },
+                cx.limits,
+            );
+        }
+    }
+
+    fn remember(&mut self, key: &Key, ended: Ended, limits: &Limits) {
+        self.ended.insert(*key, ended);
+        if self.ended.len() > limits.flows {
+            self.ended.pop_front();
         }
     }
 
@@ -296,6 +338,7 @@ impl Table {
         }
         self.ended.retain(|key, _| !of_it(key));
         self.strays.forget(interface);
+        self.shares.set(interface, None);
         cx.unseen.forget(interface);
     }
 

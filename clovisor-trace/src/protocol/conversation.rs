@@ -101,6 +101,9 @@ pub(crate) trait Conversation {
     /// same. `u64::MAX` if that is all that will come.
     fn unneeded(&self, toward: Toward) -> u64;
 
+    /// Whether it stands between two sessions. A connection without a parser never does.
+    fn is_at_rest(&self) -> bool;
+
     /// A stream has ended with [`End::Fin`].
     fn fin(&mut self, toward: Toward, out: &mut Reports);
 

@@ -65,6 +65,10 @@ impl Conversation for Machine {
         by_the_one!(self, one => one.unneeded(toward))
     }
 
+    fn is_at_rest(&self) -> bool {
+        by_the_one!(self, one => one.is_at_rest())
+    }
+
     fn fin(&mut self, toward: Toward, out: &mut Reports) {
         by_the_one!(self, one => one.fin(toward, out));
     }

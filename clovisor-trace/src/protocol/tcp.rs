@@ -105,6 +105,10 @@ impl Conversation for Tcp {
         u64::MAX
     }
 
+    fn is_at_rest(&self) -> bool {
+        false
+    }
+
     fn fin(&mut self, _toward: Toward, _out: &mut Reports) {}
 
     fn end(&mut self, end: End, out: &mut Reports) {

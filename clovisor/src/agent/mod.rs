@@ -36,6 +36,7 @@ use crate::{
     live::{FETCH, Live, RECHECK},
     memory::Memory,
     metrics::Observed,
+    overload,
     pipeline::Pipeline,
     plan::{self, Desired, Peers, Setting},
     server::{Question, Server},
@@ -72,6 +73,8 @@ pub struct Settings {
     pub buffers: Buffers,
     /// How many bytes in a row nobody must look at so that they are not copied; `None`: all are.
     pub unneeded: Option<u64>,
+    /// What is left out under overload; `None`: nothing is.
+    pub shedding: Option<overload::Setting>,
     /// What flows and queues may hold.
     pub memory: Memory,
     /// Name of the cluster.
@@ -150,7 +153,7 @@ impl Agent {
         };
         let pipeline =
             Pipeline::new(limits, settings.semconv, None).with_sampler(environment.sampler).with_red();
-        let live = Live::load(attacher, pipeline, settings.buffers, verbose)?;
+        let live = Live::load(attacher, pipeline, settings.buffers, settings.shedding, verbose)?;
         tracing::info!("tracing the pods of node {}", settings.node);
         Ok(Self {
             live,

@@ -4,6 +4,7 @@
 
 mod buffers;
 mod memory;
+mod overload;
 pub(crate) mod parse;
 mod run;
 
@@ -19,6 +20,7 @@ use crate::{
 
 pub use buffers::BufferArgs;
 pub use memory::MemoryArgs;
+pub use overload::OverloadArgs;
 pub use parse::Target;
 pub use run::RunArgs;
 
@@ -86,6 +88,9 @@ pub struct TraceArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub memory: MemoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub overload: OverloadArgs,
     /// Also write the packets that are traced to this file, as pcapng, for 'clovisor read', Wireshark and tshark. An existing
     /// file is overwritten; - is standard output. The file holds everything that was on the wire, passwords included
     #[arg(short, long, value_name = "FILE", env = "CLOVISOR_WRITE")]
@@ -226,11 +231,32 @@ impl From<AttachWay> for Way {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use crate::memory::Memory;
+    use crate::{memory::Memory, overload::Setting};
 
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn overload_has_its_settings() {
+        let setting = |more: &[&str]| {
+            let words = ["clovisor", "trace", "-i", "lo"].iter().chain(more);
+            match super::Cli::try_parse_from(words).ok()?.command {
+                super::Command::Trace(arguments) => {
+                    Some(arguments.overload.setting(arguments.buffers.unneeded()))
+                }
+                _ => None,
+            }
+        };
+        let unneeded = [Some(64 << 10), Some(16 << 10)];
+        assert_eq!(setting(&[]), Some(Some(Setting { cpu: None, unneeded })));
+        assert_eq!(setting(&["--cpu", "250m"]), Some(Some(Setting { cpu: Some(0.25), unneeded })));
+        // Bodies go first, also where all are wanted.
+        let all = Setting { cpu: None, unneeded: [None, unneeded[1]] };
+        assert_eq!(setting(&["--copy-all"]), Some(Some(all)));
+        assert_eq!(setting(&["--no-shedding"]), Some(None));
+        assert_eq!(setting(&["--no-shedding", "--cpu", "1"]), None, "one says never, the other when");
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub struct Target {
 
 /// Longest name of an interface: IFNAMSIZ of Linux less its zero byte.
 const LONGEST_INTERFACE: usize = 15;
+/// Less than this takes the agent without any packet, to look for some 200 times a second.
+const LEAST_CORES: f64 = 0.01;
+/// More than this no machine has.
+const MOST_CORES: f64 = 8192.0;
 
 impl FromStr for Target {
     type Err = String;
@@ -74,6 +78,15 @@ fn number(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("'{text}' is not a port, 1 to 65535"))
 }
 
+/// Processors, as Kubernetes writes them: `2`, `0.5`, `500m`.
+pub(super) fn cores(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('m').map_or((text, 1.0), |thousandths| (thousandths, 1e3));
+    let cores = number.parse::<f64>().ok().map(|number| number / unit);
+    cores.filter(|cores| (LEAST_CORES..=MOST_CORES).contains(cores)).ok_or_else(|| {
+        format!("'{text}' is not a number of processors, {LEAST_CORES} to {MOST_CORES}: 0.5, 500m, 2")
+    })
+}
+
 /// A header's name, in lower case.
 pub(super) fn header(text: &str) -> Result<String, String> {
     let valid = !text.is_empty()
@@ -131,6 +144,16 @@ mod tests {
         assert_eq!("eth0=shop".parse(), Ok(target("eth0", Some("shop"))));
         for wrong in ["", "=shop", "eth0=", "a-name-that-is-too-long"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn processors() {
+        for (text, expected) in [("2", 2.0), ("0.5", 0.5), ("500m", 0.5), ("10m", 0.01)] {
+            assert_eq!(cores(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "0", "m", "-1", "9m", "half", "inf", "NaN", "50%"] {
+            assert!(cores(wrong).is_err(), "{wrong}");
         }
     }
 

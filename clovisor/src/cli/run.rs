@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use clovisor_trace::Semconv;
 
-use super::{AttachWay, BufferArgs, MemoryArgs, address, parse};
+use super::{AttachWay, BufferArgs, MemoryArgs, OverloadArgs, address, parse};
 use crate::export::Address;
 
 /// Trace the pods of this Kubernetes node; the image's default command.
@@ -61,6 +61,9 @@ pub struct RunArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub memory: MemoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub overload: OverloadArgs,
     /// Folder of the pods' network namespaces
     #[arg(long, value_name = "DIR", default_value = "/run/netns", env = "CLOVISOR_NETNS_DIR")]
     pub netns_dir: PathBuf,

@@ -27,6 +27,12 @@ pub fn offset_to_unix_ns() -> i64 {
     [reading(), reading(), reading()].into_iter().min().map_or(0, |(_, offset)| offset)
 }
 
+/// Processor time that this process has used since it began, in nanoseconds.
+#[must_use]
+pub fn process_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 fn nanoseconds(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| {
         time.tv_sec().cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec().cast_unsigned())

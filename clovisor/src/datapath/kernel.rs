@@ -141,11 +141,13 @@ impl Kernel {
     pub fn load(buffers: Buffers, debug: bool) -> Result<Self, KernelError> {
         capability::check()?;
         let bytes = buffers.rounded();
+        let ring_bytes = bytes as u64;
         let mut loader = EbpfLoader::new();
         let level = if debug { aya_log::Level::Debug as u8 } else { 0 };
         let object = match buffers.transport.unwrap_or_else(Transport::of_this_kernel) {
             Transport::Ring => {
                 loader.override_global(aya_log::LEVEL, &level, true);
+                loader.override_global(name::RING_BYTES, &ring_bytes, true);
                 loader.map_max_entries(name::EVENTS, u32::try_from(bytes).unwrap_or(1 << 31));
                 RING_OBJECT
             }
@@ -155,6 +157,7 @@ impl Kernel {
         let log = if debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let mut kernel = Self { ebpf, log, rules: HashMap::new(), buffer_bytes: bytes };
         kernel.expect_losses()?;
+        kernel.expect_shed()?;
         for name in [name::INGRESS, name::EGRESS_PROGRAM] {
             kernel.loaded(name)?;
         }

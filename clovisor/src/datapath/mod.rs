@@ -12,6 +12,7 @@
 //! - [`attach`]: the classifiers on an interface's hooks.
 //! - [`packets`]: packets back, in order.
 //! - [`losses`]: what was lost on that way, of which interface and when.
+//! - [`shares`]: what is left out, and what was.
 //! - [`clock`]: the clock that kernel time is in.
 
 pub mod attach;
@@ -23,5 +24,6 @@ pub mod losses;
 pub mod namespace;
 pub mod packets;
 mod request;
+pub mod shares;
 mod unneeded;
 pub mod veth;

@@ -24,7 +24,7 @@ impl Kernel {
         let fault = |source| KernelError::Map { name: name::SESSIONS, source };
         let map = self.ebpf.map_mut(name::SESSIONS).ok_or(KernelError::Absent(name::SESSIONS))?;
         let mut map = HashMap::<_, SessionKey, SessionValue>::try_from(map).map_err(fault)?;
-        let key = key(unneeded);
+        let key = session_key(unneeded.interface, unneeded.client, unneeded.server);
         let mut value = match map.get(&key, 0) {
             Ok(value) => value,
             Err(MapError::KeyNotFound) => return Ok(false),
@@ -50,8 +50,8 @@ fn side(toward: Toward) -> usize {
     }
 }
 
-fn key(unneeded: &Unneeded) -> SessionKey {
-    let Unneeded { interface, client, server, .. } = *unneeded;
+/// A connection, as the kernel side knows it.
+pub(super) fn session_key(interface: u32, client: SocketAddr, server: SocketAddr) -> SessionKey {
     SessionKey {
         client: octets(client),
         server: octets(server),

@@ -88,4 +88,18 @@ fn what_the_kernel_captured_must_be_found() {
     let mut lost = side(5, true);
     lost.lost.push(("veth0".to_owned(), 3));
     assert_eq!(books(lost).balance().map_err(|wrong| wrong.of), Err("lost"));
+    let mut shed = side(5, true);
+    shed.shed.insert("shop/cart-1".to_owned(), ShedValue { packets: 3, sessions: 2 });
+    assert_eq!(books(shed.clone()).balance().map_err(|wrong| wrong.of), Err("shed"));
+    let mut left_out = books(shed);
+    // Of the tracer's own: packets that were under way when a connection was left out.
+    left_out.tracer = Ledger { packets: 5, stray: 2, shed: 3, shed_requests: 1, ..Ledger::default() };
+    assert_eq!((left_out.tracer.balance(), left_out.sessions_shed()), (Ok(()), 3));
+    let account = left_out.accounts().into_iter().find(|account| account.of == "shed").expect("it is there");
+    assert_eq!(
+        account.to_string(),
+        "shed      0 IS NOT (please report this) 3 of shop/cart-1 (about 3 sessions)"
+    );
+    left_out.tracer.shed = 0;
+    assert!(left_out.tracer.balance().is_err());
 }

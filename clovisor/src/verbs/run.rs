@@ -40,6 +40,7 @@ pub async fn run(arguments: RunArgs, verbose: bool) -> Result<ExitCode> {
         way: arguments.attach.into(),
         buffers: arguments.buffers.into(),
         unneeded: arguments.buffers.unneeded(),
+        shedding: arguments.overload.setting(arguments.buffers.unneeded()),
         memory: arguments.memory.into(),
         cluster_name: arguments.cluster.filter(|name| !name.is_empty()),
         netns: arguments.netns_dir,

@@ -69,7 +69,8 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
     let mut pipeline = Pipeline::new(limits, arguments.output.semconv, arguments.output.limit)
         .with_sampler(environment.sampler);
     pipeline.join(arguments.selection.joins(), HashSet::new());
-    let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), verbose)?;
+    let shedding = arguments.overload.setting(unneeded).filter(|_| arguments.write.is_none());
+    let mut live = Live::load(attacher, pipeline, arguments.buffers.into(), shedding, verbose)?;
     write_to(&arguments, &mut live, &rules, &interfaces)?;
     let started = run(&arguments, &mut live, &mut outputs, &of_kernel(&rules), interfaces).await;
     let detached = live.stop(&mut |span: &SessionSpan<'_>| outputs.push(span)).await;

@@ -33,7 +33,9 @@ impl<'a> Metrics<'a> {
     pub(crate) fn assert_balanced(&self) {
         let sum = |name| self.sum(name, "");
         let text = self.text;
-        for account in ["packets", "lost", "captured", "traced", "flows", "outcomes", "sessions", "spans"] {
+        for account in
+            ["packets", "lost", "shed", "captured", "traced", "flows", "outcomes", "sessions", "spans"]
+        {
             let label = format!("account=\"{account}\"");
             assert_eq!(self.sum("clovisor_ledger_imbalance", &label), 0, "{account}:\n{text}");
         }

@@ -94,6 +94,11 @@ impl Node {
         self.run_under(&[env!("CARGO_BIN_EXE_clovisor")])
     }
 
+    /// The same with a setting, `NAME=VALUE`.
+    pub(crate) fn run_set(&self, setting: &str) -> Agent {
+        self.run_under(&["env", setting, env!("CARGO_BIN_EXE_clovisor")])
+    }
+
     /// The same with exactly these capabilities.
     pub(crate) fn run_with(&self, rights: &str) -> Agent {
         let agent = env!("CARGO_BIN_EXE_clovisor");
@@ -144,6 +149,12 @@ impl Node {
                 |name: &str| span["attributes"][name].as_str().is_some_and(|value| value.ends_with(path));
             has("url.path") || has("url.full")
         })
+    }
+
+    /// So many requests from outside to the pod, as fast as one connection has them.
+    pub(crate) fn flood(&self, count: usize) {
+        let url = format!("http://{POD_V4}:{PORT}/flood/[1-{count}]");
+        self.net.in_host(&["curl", "-s", "--interface", "veth0", "-o", "/dev/null", &url]);
     }
 
     /// One request from outside to the pod.

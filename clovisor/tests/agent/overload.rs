@@ -55,3 +55,44 @@ fn what_is_lost_is_told_everywhere() {
         );
     });
 }
+
+#[test]
+fn what_is_left_out_is_told_everywhere() {
+    let name = "what_is_left_out_is_told_everywhere";
+    test(name, &["nginx", "curl", "env"], async move |net| {
+        let Some(node) = Node::new(name, net).await else { return };
+        let agent = node.run_set("CLOVISOR_CPU=150m");
+        node.until("attached", Node::is_attached).await;
+        let says = |node: &Node, name: &str, label: &str| {
+            let text = node.http("/metrics");
+            (!text.is_empty()).then(|| Metrics::of(&text).sum(name, label))
+        };
+        let shed = |node: &Node| says(node, "clovisor_packets_total", "verdict=\"shed\"").unwrap_or(0);
+        let mut floods = 0;
+        while shed(&node) == 0 {
+            assert!(floods < 50, "it takes all of it\n{}", node.log());
+            node.flood(1_000);
+            floods += 1;
+        }
+        node.until("the end of it", |node| says(node, "clovisor_overload_level", "") == Some(0)).await;
+        node.ask("/after");
+        node.until("a span after it", |node| node.span("/after").is_some()).await;
+
+        let text = node.http("/metrics");
+        let metrics = Metrics::of(&text);
+        let by_kernel = metrics.sum("clovisor_packets_total", "verdict=\"shed\"");
+        let pod = "pod=\"default/web-1\"";
+        assert_eq!(metrics.sum("clovisor_pod_packets_shed_total", pod), by_kernel);
+        assert!(
+            metrics.sum("clovisor_sessions_shed_total", "")
+                >= metrics.sum("clovisor_pod_sessions_shed_total", pod)
+        );
+        assert_eq!(agent.terminate().await, Some(0));
+        let log = node.log();
+        let began = log.find("overloaded, as more processor time was used than is allowed: leaving out ");
+        let ended = log.find("no longer overloaded: nothing is left out");
+        assert!(began.is_some() && began < ended, "{log}");
+        let account = format!("shed      {by_kernel} = {by_kernel} of default/web-1 (about ");
+        assert!(log.contains(&account), "{log}");
+    });
+}

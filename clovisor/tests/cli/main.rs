@@ -14,5 +14,6 @@ mod netns;
 mod overload;
 mod program;
 mod server;
+mod shedding;
 mod unneeded;
 mod usage;

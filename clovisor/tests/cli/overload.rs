@@ -37,8 +37,9 @@ fn sessions_that_overlap_a_loss_are_marked_and_all_is_accounted_for() {
     netns::test(name, &["nginx"], |net| async move {
         let _nginx = Nginx::start(&net, "overload");
         let headers = ["--header", "x-request-id", "--header", "x-answers"];
-        let program =
-            Program::trace(&[&["-i", "veth0", "--port", "8080", "--buffer", "1"][..], &headers].concat());
+        let program = Program::trace(
+            &[&["-i", "veth0", "--port", "8080", "--buffer", "1", "--no-shedding"][..], &headers].concat(),
+        );
         let pause = || tokio::time::sleep(Duration::from_millis(200));
         ask("before".to_owned(), 20).await;
         pause().await;

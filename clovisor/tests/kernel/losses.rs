@@ -19,12 +19,12 @@ use crate::netns::{Net, POD_V4};
 use crate::traffic::{Traced, upload};
 
 /// The pod's address on its second interface.
-const SECOND: &str = "10.78.0.2";
+pub(crate) const SECOND: &str = "10.78.0.2";
 /// More than the smallest buffer of any number of CPUs of a test machine holds.
 const MUCH: usize = 16 << 20;
 
 /// Gives host and pod a second pair, `veth1` and `eth1`, and traces it, too.
-async fn second(net: &Net, traced: &mut Traced) -> Interface {
+pub(crate) async fn second(net: &Net, traced: &mut Traced) -> Interface {
     net.in_host(&["ip", "link", "add", "veth1", "type", "veth", "peer", "name", "eth1", "netns", &net.pod]);
     net.in_host(&["ip", "addr", "add", "10.78.0.1/24", "dev", "veth1"]);
     net.in_host(&["ip", "link", "set", "veth1", "up"]);

@@ -23,6 +23,7 @@ mod programs;
 mod recheck;
 mod rights;
 mod scale;
+mod shares;
 mod traffic;
 mod transport;
 mod unneeded;

@@ -169,6 +169,10 @@ impl Conversation for Http1 {
         }
     }
 
+    fn is_at_rest(&self) -> bool {
+        self.open() == 0 && self.requests.is_between() && self.responses.is_between()
+    }
+
     fn fin(&mut self, toward: Toward, out: &mut Reports) {
         match toward {
             Toward::Server => self.requests.end(),
