@@ -108,9 +108,10 @@ impl Shedding {
             self.sharers = sharers;
         }
         let shares = self.overload.shares();
-        let changed: Vec<_> = (self.shares.keys().chain(shares.keys()))
-            .filter(|interface| self.shares.get(interface) != shares.get(interface))
-            .map(|interface| (*interface, shares.get(interface).copied()))
+        let over = self.shares.keys().filter(|interface| !shares.contains_key(interface));
+        let changed: Vec<_> = (shares.iter().map(|(interface, share)| (*interface, Some(*share))))
+            .chain(over.map(|interface| (*interface, None)))
+            .filter(|(interface, share)| self.shares.get(interface).copied() != *share)
             .collect();
         for (interface, share) in changed {
             // What the kernel side does not know is tried again, and the tracer must not be ahead of it.

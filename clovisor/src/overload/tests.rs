@@ -1,3 +1,5 @@
+//! A node that is played: what comes, what the agent can take of it, and what is left out then.
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
