@@ -80,28 +80,30 @@ const _: () = assert!(room(1 << 16) >= MAX_CAPTURE as usize);
 /// Writes the header and as much of the packet as it says.
 #[inline(always)]
 pub(super) fn write(ctx: &TcContext, header: &EventHeader) -> Result<(), Verdict> {
-    let taken = part(header.interface)?;
+    let waiting = PACKETS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let taken = part(header.interface, waiting)?;
+    let wakes = is_time_to_wake(waiting, header.captured_len >= LONG);
     // Most packets of small requests and responses fit into the first three; 2 KB hold an Ethernet frame.
-    try_write::<{ room(1 << 7) }>(ctx, header, taken)
-        .or_else(|| try_write::<{ room(1 << 8) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 9) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 10) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 11) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 12) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 13) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 14) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 15) }>(ctx, header, taken))
-        .or_else(|| try_write::<{ room(1 << 16) }>(ctx, header, taken))
+    try_write::<{ room(1 << 7) }>(ctx, header, taken, wakes)
+        .or_else(|| try_write::<{ room(1 << 8) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 9) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 10) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 11) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 12) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 13) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 14) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 15) }>(ctx, header, taken, wakes))
+        .or_else(|| try_write::<{ room(1 << 16) }>(ctx, header, taken, wakes))
         .unwrap_or(Err(Verdict::LostNoReader))
 }
 
 /// What an interface has taken of the upper half of the ring, once the lower one is used, if that is less than its part: what comes then
 /// is the last for now. Null where nobody counts, and no `Option`: the verifier wants its other half written, too.
 #[inline(always)]
-fn part(interface: u32) -> Result<*mut Taken, Verdict> {
+fn part(interface: u32, waiting: u64) -> Result<*mut Taken, Verdict> {
     // SAFETY: a constant, but one that the compiler must not know.
     let half = unsafe { ptr::read_volatile(&raw const RING_BYTES) } / 2;
-    if PACKETS.query(u64::from(BPF_RB_AVAIL_DATA)) <= half {
+    if waiting <= half {
         return Ok(ptr::null_mut());
     }
     let sharers = SHARERS.get(0).map_or(1, |sharers| *sharers).max(1);
@@ -134,13 +136,14 @@ fn try_write<const ROOM: usize>(
     ctx: &TcContext,
     header: &EventHeader,
     taken: *mut Taken,
+    wakes: bool,
 ) -> Option<Result<(), Verdict>> {
     let len = header.captured_len;
     // The lower bound is for the verifier: a copy of nothing is refused. A packet has at least its headers.
     if len == 0 || len > ROOM as u32 {
         return None;
     }
-    let written = write_into::<ROOM>(ctx, header, len);
+    let written = write_into::<ROOM>(ctx, header, len, wakes);
     if !taken.is_null() {
         // SAFETY: as in `part`.
         unsafe { (*taken).bytes += size_of::<Record<ROOM>>() as u64 + 8 };
@@ -149,7 +152,12 @@ fn try_write<const ROOM: usize>(
 }
 
 #[inline(always)]
-fn write_into<const ROOM: usize>(ctx: &TcContext, header: &EventHeader, len: u32) -> Result<(), Verdict> {
+fn write_into<const ROOM: usize>(
+    ctx: &TcContext,
+    header: &EventHeader,
+    len: u32,
+    wakes: bool,
+) -> Result<(), Verdict> {
     let Some(mut entry) = PACKETS.reserve::<Record<ROOM>>(0) else { return Err(Verdict::LostNoRoom) };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is ours until it is submitted, and `len` bytes fit into it.
@@ -161,25 +169,19 @@ fn write_into<const ROOM: usize>(ctx: &TcContext, header: &EventHeader, len: u32
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
         return Err(Verdict::LostNoReader);
     }
-    entry.submit(u64::from(if must_wake(len >= LONG) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+    if wakes && let Some(wake_at) = WAKE_AT.get_ptr_mut(0) {
+        // SAFETY: an element of a live array, written whole. Two CPUs may both find the reader waiting, and wake it twice.
+        unsafe { ptr::write_volatile(wake_at, NEVER) };
+    }
+    entry.submit(u64::from(if wakes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
     Ok(())
 }
 
-/// Whether the reader waits, and would come too late.
+/// Whether the reader waits, and would come too late, with so many bytes before this packet.
 #[inline(always)]
-fn must_wake(is_long: bool) -> bool {
+fn is_time_to_wake(waiting: u64, is_long: bool) -> bool {
     let Some(wake_at) = WAKE_AT.get_ptr_mut(0) else { return false };
-    // SAFETY: an element of a live array, read and written whole. Two CPUs may both find the reader waiting, and wake it twice.
-    unsafe {
-        let told = ptr::read_volatile(wake_at);
-        if told == NEVER {
-            return false;
-        }
-        let at = if is_long { told / SOONER } else { told };
-        let is_time = PACKETS.query(u64::from(BPF_RB_AVAIL_DATA)) >= at;
-        if is_time {
-            ptr::write_volatile(wake_at, NEVER);
-        }
-        is_time
-    }
+    // SAFETY: an element of a live array, read whole.
+    let told = unsafe { ptr::read_volatile(wake_at) };
+    told != NEVER && waiting >= if is_long { told / SOONER } else { told }
 }

@@ -33,6 +33,11 @@ pub trait Form: Default + Send + 'static {
     /// Takes a span in.
     fn add(&mut self, span: &impl Describe);
 
+    /// Takes over the spans of another that came behind them, if one message may have all and it costs nothing; gives it back if not.
+    fn gather(&mut self, other: Self) -> Option<Self> {
+        Some(other)
+    }
+
     /// How many spans are in it.
     fn spans(&self) -> usize;
 

@@ -201,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn one_message_takes_what_another_has_as_long_as_receivers_take_it() {
+        let group = |size: usize, id| {
+            let mut groups = Groups::default();
+            let attributes = vec![("x".into(), "x".repeat(size).into())];
+            groups.add(&Span { attributes, ..span("a", id) });
+            groups
+        };
+        let mut all = group(1 << 20, 1);
+        assert!(all.gather(group(1 << 20, 2)).is_none());
+        let rest = all.gather(group(1 << 20, 3)).expect("3 MiB and more are too many");
+        assert_eq!((all.spans(), rest.spans()), (2, 1));
+        assert_eq!(all.bytes(), group(1 << 20, 1).bytes() * 2);
+        let request = ExportTraceServiceRequest::decode(all.message().concat().as_slice()).unwrap();
+        let ids = request.resource_spans.iter().map(|group| group.scope_spans[0].spans[0].span_id[0]);
+        assert_eq!(ids.collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
     fn keys_and_texts_of_any_length_arrive() {
         let lengths = [0, 1, 20, 60, 61, 62, 100, 120, 121, 122, 123, 127, 128, 129, 300, 20_000];
         let mut one = span("a", 1);

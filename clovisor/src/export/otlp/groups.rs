@@ -89,6 +89,16 @@ impl Form for Groups {
         self.spans += 1;
     }
 
+    fn gather(&mut self, other: Self) -> Option<Self> {
+        if self.bytes + other.bytes > Self::MOST_BYTES {
+            return Some(other);
+        }
+        self.groups.extend(other.groups);
+        self.spans += other.spans;
+        self.bytes += other.bytes;
+        None
+    }
+
     fn spans(&self) -> usize {
         self.spans
     }

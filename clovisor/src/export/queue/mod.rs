@@ -26,12 +26,12 @@ use super::{
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Spans that may wait, at least 1. The default, 8192, at 1000 sessions a second bridges the restart of a collector that
-    /// takes 8 s.
+    /// Spans that may wait, at least 1. The default, 16,384, at 1000 sessions a second bridges the restart of a collector that
+    /// takes 16 s.
     pub capacity: usize,
-    /// Bytes that they may have, in the form in which they wait. The default is 16 MiB, so that 8192 of 2 KiB fit.
+    /// Bytes that they may have, in the form in which they wait. The default is 16 MiB: as many of 1 KiB.
     pub bytes: usize,
-    /// Spans of one batch, at least 1; the default, 512, is OpenTelemetry's.
+    /// Spans of one batch, at least 1; the default, 512, is OpenTelemetry's. OTLP sends more at once where more wait.
     pub batch: usize,
     /// How long a batch waits for more spans.
     pub linger: Duration,
@@ -48,7 +48,7 @@ pub struct QueueConfig {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self {
-            capacity: 8192,
+            capacity: 16_384,
             bytes: 16 << 20,
             batch: 512,
             linger: Duration::from_millis(500),

@@ -100,10 +100,11 @@ impl<F: Form> Waiting<F> {
         Offered::Taken
     }
 
-    /// Takes the next batch out: one that is full, or, where it is time or the queue has ended, what there is.
+    /// Takes the next batch out: one that is full, or, where it is time or the queue has ended, what there is. Where more than one is full,
+    /// whoever sends is behind, and gets as many as one message may have.
     pub(super) fn look(&self, is_time: bool) -> Look<F> {
         let mut state = self.lock();
-        let next = match state.full.pop_front() {
+        let mut next = match state.full.pop_front() {
             Some(full) => full,
             None if state.spans == 0 => {
                 return if state.closed { Look::Ended } else { Look::Nothing };
@@ -111,6 +112,12 @@ impl<F: Form> Waiting<F> {
             None if is_time || state.closed => take(&mut state.open),
             None => return Look::Growing,
         };
+        while let Some(more) = state.full.pop_front() {
+            if let Some(more) = next.gather(more) {
+                state.full.push_front(more);
+                break;
+            }
+        }
         state.spans -= next.spans();
         state.bytes -= next.bytes();
         drop(state);
