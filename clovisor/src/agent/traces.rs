@@ -18,8 +18,9 @@ use crate::{
 
 /// How long a sink that was replaced may still send what it holds: as long as one batch is tried.
 const AFTERLIFE: Duration = Duration::from_secs(60);
-/// How long the sinks may take to empty when the agent ends; Kubernetes kills after 30 s.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the sinks may take to empty when the agent ends: one connection that nobody answers, or one answer of DNS that is lost,
+/// takes 5 s, and then there must be time for another try. Kubernetes kills after 30 s.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// The sink in use, and those that are ending.
 pub(super) struct Traces {
