@@ -59,20 +59,10 @@ impl<'a> Message<'a> {
     /// A `KeyValue` with a text (`common.proto`). Nearly all are so short that each length is one byte, and then it is known before.
     #[inline(always)]
     pub(super) fn text_pair(&mut self, tag: u8, key: &str, text: &str) {
-        let (key_len, len) = (key.len(), text.len());
-        if key_len < SHORT && len < SHORT {
-            let out = &mut *self.0;
-            out.reserve(8 + key_len + len);
-            out.extend_from_slice(&[
-                tag << 3 | DELIMITED as u8,
-                (key_len + len + 6) as u8,
-                1 << 3 | DELIMITED as u8,
-                key_len as u8,
-            ]);
-            out.extend_from_slice(key.as_bytes());
-            let value = [2 << 3 | DELIMITED as u8, (len + 2) as u8, 1 << 3 | DELIMITED as u8, len as u8];
-            out.extend_from_slice(&value);
-            out.extend_from_slice(text.as_bytes());
+        if key.len() < SHORT && text.len() < SHORT {
+            self.short_key(tag, key, 2 + text.len());
+            self.0.extend_from_slice(&[1 << 3 | DELIMITED as u8, text.len() as u8]);
+            self.0.extend_from_slice(text.as_bytes());
         } else {
             self.pair(tag, key, |out| out.text(1, text));
         }
@@ -81,22 +71,24 @@ impl<'a> Message<'a> {
     /// A `KeyValue` with a whole number, as above.
     #[inline(always)]
     pub(super) fn number_pair(&mut self, tag: u8, key: &str, number: u64) {
-        let (key_len, len) = (key.len(), digits(number));
-        if key_len < SHORT {
-            let out = &mut *self.0;
-            out.reserve(8 + key_len + 10);
-            out.extend_from_slice(&[
-                tag << 3 | DELIMITED as u8,
-                (key_len + len + 5) as u8,
-                1 << 3 | DELIMITED as u8,
-                key_len as u8,
-            ]);
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(&[2 << 3 | DELIMITED as u8, (len + 1) as u8, 3 << 3 | VARINT as u8]);
+        if key.len() < SHORT {
+            self.short_key(tag, key, 1 + digits(number));
+            self.0.push(3 << 3 | VARINT as u8);
             self.number(number);
         } else {
             self.pair(tag, key, |out| out.varint(3, number));
         }
+    }
+
+    /// What comes before the value of a short `KeyValue`, which will take so many bytes.
+    #[inline(always)]
+    fn short_key(&mut self, tag: u8, key: &str, value: usize) {
+        let len = 2 + key.len() + 2 + value;
+        self.0.reserve(2 + len);
+        let before = [tag << 3 | DELIMITED as u8, len as u8, 1 << 3 | DELIMITED as u8, key.len() as u8];
+        self.0.extend_from_slice(&before);
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(&[2 << 3 | DELIMITED as u8, value as u8]);
     }
 
     #[cold]
