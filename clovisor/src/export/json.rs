@@ -55,12 +55,6 @@ impl Form for Lines {
 }
 
 impl Lines {
-    /// The lines.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.out
-    }
-
     // In line, so that what is known of a text when compiling is copied without a call.
     #[inline(always)]
     fn raw(&mut self, text: &str) -> &mut Self {
