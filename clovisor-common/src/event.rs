@@ -1,6 +1,6 @@
 //! The header that the kernel writes in front of each captured packet.
 
-use crate::assert_size;
+use crate::{Counted, SessionKey, assert_size};
 
 /// Most bytes of one packet that are captured, link header included.
 ///
@@ -10,11 +10,12 @@ use crate::assert_size;
 /// left for the record's own header, [`EventHeader`] and alignment.
 pub const MAX_CAPTURE: u32 = 0xffff - 0xff;
 
-/// In front of each captured packet in a buffer; the packet follows from its link header on.
+/// In front of each record in a buffer. A captured packet follows, from its link header on; or a [`Tale`], where the direction is
+/// [`direction::COUNTED`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventHeader {
-    /// When the classifier ran: `bpf_ktime_get_ns`, CLOCK_MONOTONIC, nanoseconds.
+    /// When the classifier ran that wrote it: `bpf_ktime_get_ns`, CLOCK_MONOTONIC, nanoseconds.
     pub time_ns: u64,
     /// Number of the interface: its index (`ifindex`), or [`INSIDE`](crate::INSIDE) and what the agent gave out.
     pub interface: u32,
@@ -50,7 +51,20 @@ pub mod direction {
     /// It is on its way to the pod: the host side of its veth sends it, `handle_egress`; or its own interface
     /// receives it, `pod_ingress`.
     pub const TO_POD: u8 = 1;
+    /// No packet, but what was counted of a connection.
+    pub const COUNTED: u8 = 2;
 }
+
+/// What was counted of a connection, told.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tale {
+    /// The connection.
+    pub connection: SessionKey,
+    /// Its slot's content.
+    pub counted: Counted,
+}
+assert_size!(Tale, 40 + 96);
 
 /// Why a packet was picked.
 pub mod side {

@@ -5,7 +5,7 @@
 //! Ports and interface indices are in host byte order, addresses in network byte order; an IPv4 address is
 //! kept as its IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
 
-use crate::assert_size;
+use crate::{assert_size, counting::Reach};
 
 /// Names of maps and programs, as the original Clovisor has them.
 pub mod name {
@@ -16,9 +16,13 @@ pub mod name {
     /// Array of one u32: whether there is any egress target; the agent writes, the kernel reads.
     pub const HAS_EGRESS: &str = "has_egress";
     /// LRU hash: [`SessionKey`](super::SessionKey) to [`SessionValue`](super::SessionValue); the kernel makes entries and writes
-    /// times, the agent writes windows.
+    /// times, the agent gives out slots.
     pub const SESSIONS: &str = "sessions";
-    /// Ring buffer, or perf event array: [`EventHeader`](crate::EventHeader) and packet.
+    /// Array of [`SLOTS`](crate::counting::SLOTS) [`Spared`](crate::Spared): what is not needed of a connection; the agent writes.
+    pub const UNNEEDED: &str = "unneeded";
+    /// Array of [`SLOTS`](crate::counting::SLOTS) [`Counted`](crate::Counted): what was counted of it; the kernel writes.
+    pub const COUNTED: &str = "counted";
+    /// Ring buffer, or perf event array: [`EventHeader`](crate::EventHeader) and what it says.
     pub const EVENTS: &str = "packets";
     /// Array of one u64: how many bytes may wait in the ring buffer before its reader is woken; the agent writes, the kernel
     /// side takes it away (`u64::MAX`) when it wakes the agent.
@@ -112,8 +116,8 @@ pub struct SessionKey {
 }
 assert_size!(SessionKey, 40);
 
-/// What is known of a connection: the newest packet with payload of each direction, by the kernel, and by the agent what
-/// of each direction need not be copied. Either may leave it out: the kernel a new one, at the SYN that opens it; the agent one
+/// What is known of a connection: the newest packet with payload of each direction and how far it was sent, by the kernel, and by the
+/// agent where it says what need not be copied. Either may leave it out: the kernel a new one, at the SYN that opens it; the agent one
 /// in which nothing is under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,22 +126,27 @@ pub struct SessionValue {
     pub request_ns: u64,
     /// Kernel time of the newest packet of the server, nanoseconds; 0 if none was seen.
     pub response_ns: u64,
-    /// Bytes of the client, then of the server, that nobody looks at.
-    pub unneeded: [Window; 2],
+    /// How far the client's stream has come, then the server's.
+    pub reach: [Reach; 2],
+    /// Its slot ([`counting::slot`](crate::counting::slot)); 0 if it has none.
+    pub slot: u32,
     /// Sequence number of the SYN that opened it, which tells another connection on the same ports from a repetition; 0 if none was seen.
     pub opened: u32,
     /// A hash of the client's address and port: it is left out where its interface's share ([`name::SHARES`]) is not above it. 31
     /// bits, and [`LEFT_OUT`] while it is.
     pub lot: u32,
+    /// Zero.
+    pub pad: u32,
 }
-assert_size!(SessionValue, 40);
+assert_size!(SessionValue, 48);
 
 /// Set in the lot of a connection that is left out.
 pub const LEFT_OUT: u32 = 1 << 31;
 
 /// Bytes of one direction that nobody looks at, by their sequence numbers (RFC 9293 section 3.4): a packet with no others is
-/// captured without its payload. The agent writes it; a packet behind it, or a SYN, shows the kernel side that it is over.
-/// It is shorter than 2^31, so that what is in it and what is behind it can be told apart. Empty where both are equal.
+/// captured without its payload, or only counted ([`counting`](crate::counting)). The agent writes it; a packet behind it, or a SYN, shows the kernel side that it is over.
+/// It is shorter than 2^31, so that what is in it and what is behind it can be told apart. Empty where both are equal. When it was told,
+/// all before it had come, or had been given up.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -210,6 +219,10 @@ mod pod {
     unsafe impl aya::Pod for super::SessionKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::SessionValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Spared {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Counted {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::LossValue {}
     // SAFETY: as above.

@@ -28,11 +28,13 @@ pub enum Verdict {
     EmittedTrimmed = 9,
     /// Selected, but of a connection that is left out, because its interface is over its share ([`SessionValue`](crate::SessionValue)).
     Shed = 10,
+    /// Selected, but only counted, since it says nothing but that bytes go on that nobody looks at ([`counting`](crate::counting)).
+    Counted = 11,
 }
 
 impl Verdict {
     /// All verdicts, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Emitted,
         Self::EmittedCut,
         Self::NotIp,
@@ -44,6 +46,7 @@ impl Verdict {
         Self::LostNoReader,
         Self::EmittedTrimmed,
         Self::Shed,
+        Self::Counted,
     ];
 
     /// Those of packets that got to user space, or their headers did.
@@ -76,6 +79,7 @@ impl Verdict {
             Self::LostNoReader => "lost_no_reader",
             Self::EmittedTrimmed => "emitted_trimmed",
             Self::Shed => "shed",
+            Self::Counted => "counted",
         }
     }
 }

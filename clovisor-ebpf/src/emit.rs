@@ -1,4 +1,4 @@
-//! Copies a packet to user space.
+//! Copies a packet, or what was counted, to user space.
 //!
 //! There are two ways, and the object is built once for each: a ring buffer of all CPUs, and a perf buffer of each CPU for
 //! kernels without (before 5.8). It refuses to cut silently: what is longer than [`MAX_CAPTURE`] gets its own verdict, and what
@@ -10,7 +10,7 @@ mod buffer;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
-use clovisor_common::{EventHeader, MAX_CAPTURE, Verdict};
+use clovisor_common::{Counted, EventHeader, MAX_CAPTURE, SessionKey, Tale, Verdict, direction};
 
 use crate::maps;
 use crate::packet::Headers;
@@ -54,6 +54,56 @@ pub(crate) fn emit(
         Err(reason) => {
             maps::lost(interface, now);
             Err(reason)
+        }
+    }
+}
+
+/// Hands what was counted of a connection to user space. Whether it could be.
+///
+/// # Safety
+/// `counted` is an element of a live map.
+#[inline(always)]
+pub(crate) unsafe fn tell(
+    ctx: &TcContext,
+    connection: &SessionKey,
+    counted: *const Counted,
+    choice: Choice,
+    now: u64,
+) -> bool {
+    let header = EventHeader {
+        time_ns: now,
+        interface: connection.interface,
+        wire_len: size_of::<Tale>() as u32,
+        captured_len: size_of::<Tale>() as u32,
+        link_len: 0,
+        direction: direction::COUNTED,
+        side: choice.side,
+        protocol: choice.protocol,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { buffer::tell(ctx, &header, connection, counted) }
+}
+
+/// Copies what was counted while others may count: of each direction the bytes before the packets, which are written the other way round.
+///
+/// # Safety
+/// Both are valid.
+#[inline(always)]
+unsafe fn copy(from: *const Counted, to: *mut Counted) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*to).owner = (*from).owner;
+        (*to).told = (*from).told;
+        (*to).told_ns = (*from).told_ns;
+        for way in 0..2 {
+            let (from, to) = (&raw const (*from).ways[way], &raw mut (*to).ways[way]);
+            (*to).bytes = (&raw const (*from).bytes).read_volatile();
+            (*to).acked = (*from).acked;
+            (*to).full = (&raw const (*from).full).read_volatile();
+            (*to).empty = (*from).empty;
+            (*to).state = (*from).state;
+            (*to).full_ns = (*from).full_ns;
+            (*to).last_ns = (*from).last_ns;
         }
     }
 }

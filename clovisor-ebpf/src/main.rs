@@ -1,8 +1,8 @@
 //! The kernel side of Clovisor: traffic control classifiers that copy chosen packets to user space. Two are for
 //! interfaces of the agent's own network namespace, two for interfaces inside pods' namespaces.
 //!
-//! A packet goes through [`packet`] (where are its headers?), [`select`] (is it wanted?) and [`emit`] (copy
-//! it), and gets exactly one [`Verdict`], which is counted. It refuses to judge what a packet means: no
+//! A packet goes through [`packet`] (where are its headers?), [`select`] (is it wanted?), [`count`] (is
+//! its number enough?) and [`emit`] (copy it), and gets exactly one [`Verdict`], which is counted. It refuses to judge what a packet means: no
 //! payload is looked at here.
 //!
 //! Invariants: no packet is changed, and every path returns "go on with the chain".
@@ -12,6 +12,7 @@
 #![no_std]
 #![no_main]
 
+mod count;
 mod emit;
 mod maps;
 mod packet;
@@ -78,9 +79,10 @@ fn judge(ctx: &TcContext, interface: u32, direction: u8) -> Result<Verdict, Verd
     packet::parse(ctx, &mut headers)?;
     let choice = select::choose(&headers, interface, direction)?;
     let now = emit::now();
-    let kept = match select::remember(&headers, choice, interface, direction, now) {
+    let kept = match select::remember(ctx, &headers, choice, interface, direction, now) {
         Worth::All => ctx.len(),
         Worth::Headers => headers.payload_at,
+        Worth::Count => return Err(Verdict::Counted),
         Worth::Nothing => return Err(Verdict::Shed),
     };
     emit::emit(ctx, &headers, choice, interface, direction, now, kept)

@@ -6,9 +6,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
+use clovisor_common::counting::SLOTS;
 use clovisor_common::{
-    ANY_INTERFACE, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
-    SessionValue, ShedValue, Verdict,
+    ANY_INTERFACE, Counted, EgressKey, FragmentKey, FragmentValue, INSIDE, LossValue, PortKey, SessionKey,
+    SessionValue, ShedValue, Spared, Verdict,
 };
 
 /// Listening ports: 500 pods (well above kubelet's default of 110) with 32 ports each.
@@ -16,7 +17,7 @@ const MAX_PORTS: u32 = 16_384;
 /// Egress targets: 500 pods with 32 targets each.
 const MAX_EGRESS: u32 = 16_384;
 /// Connections remembered at a time; the least recently used goes first, and bytes of it that nobody looks at are copied again. 2 MB,
-/// which are taken at once.
+/// which are taken at once; and as many slots.
 const MAX_SESSIONS: u32 = 16_384;
 /// Fragmented datagrams in flight at a time. TCP rarely fragments (path MTU discovery), and a datagram is
 /// whole or dead within 30 s (`net.ipv4.ipfrag_time`).
@@ -43,6 +44,14 @@ pub(crate) static HAS_EGRESS: Array<u32> = Array::with_max_entries(1, 0);
 #[map(name = "sessions")]
 pub(crate) static SESSIONS: LruHashMap<SessionKey, SessionValue> =
     LruHashMap::with_max_entries(MAX_SESSIONS, 0);
+
+/// What is not needed of connections; user space writes.
+#[map(name = "unneeded")]
+pub(crate) static UNNEEDED: Array<Spared> = Array::with_max_entries(SLOTS, 0);
+
+/// What was counted of them.
+#[map(name = "counted")]
+pub(crate) static COUNTED: Array<Counted> = Array::with_max_entries(SLOTS, 0);
 
 /// What was chosen for a datagram whose later fragments are still to come.
 #[map(name = "fragments")]

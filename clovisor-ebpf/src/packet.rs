@@ -27,7 +27,10 @@ const TCP_LEN: usize = 20;
 const PLAIN_IPV4: u8 = 0x45;
 /// All headers of a packet without tags and options, as nearly all are: they are read at once, since each read is a call.
 const PLAIN_LEN: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
-/// The flag that begins a connection, in the 14th byte of the header (RFC 9293 section 3.1).
+/// The flags that end a connection, in the 14th byte of the header (RFC 9293 section 3.1).
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
+/// The flag that begins one.
 const SYN: u8 = 0x02;
 /// The flag that acknowledges, which only the first packet of a connection has not.
 const ACK: u8 = 0x10;
@@ -86,6 +89,12 @@ pub(crate) struct Headers {
     pub(crate) payload_len: u32,
     /// Sequence number.
     pub(crate) seq: u32,
+    /// Acknowledgement number.
+    pub(crate) ack: u32,
+    /// Whether its receiver gets on with it: it acknowledges, has room for more, and neither begins nor ends anything.
+    pub(crate) plain: bool,
+    /// Whether it ends its connection, or its own direction.
+    pub(crate) ends: bool,
     /// Whether it begins a connection, or its other direction.
     pub(crate) syn: bool,
     /// Whether it is the first of its connection.
@@ -238,6 +247,9 @@ fn tcp(at: usize, end: usize, tcp: &[u8; TCP_LEN], headers: &mut Headers) -> Res
     headers.payload_at = (at + header_len) as u32;
     headers.payload_len = (end - at - header_len) as u32;
     headers.seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    headers.ack = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
+    headers.plain = tcp[13] & (SYN | ACK | FIN | RST) == ACK && (tcp[14] | tcp[15]) != 0;
+    headers.ends = tcp[13] & (FIN | RST) != 0;
     headers.syn = tcp[13] & SYN != 0;
     headers.opens = tcp[13] & (SYN | ACK) == SYN;
     Ok(())

@@ -3,11 +3,14 @@
 //! The pod's own port decides before its egress targets: a pod that listens on 8080 and also calls another
 //! pod's 8080 has a different own port in each of the two connections.
 
+use aya_ebpf::programs::TcContext;
+use clovisor_common::counting::Reach;
 use clovisor_common::{
     ANY_ADDRESS, EgressKey, FragmentKey, FragmentValue, LEFT_OUT, PortKey, SessionKey, SessionValue, Verdict,
-    Window, direction, protocol, side,
+    direction, protocol, side,
 };
 
+use crate::count;
 use crate::maps::{self, EGRESS, FRAGMENTS, HAS_EGRESS, PORTS, SESSIONS};
 use crate::packet::{Headers, Part};
 
@@ -19,12 +22,12 @@ const CREATE: u64 = 1;
 static NEW: SessionValue = SessionValue {
     request_ns: 0,
     response_ns: 0,
-    unneeded: [Window { from: 0, until: 0 }; 2],
+    reach: [Reach { sent: 0, holed: 0 }; 2],
+    slot: 0,
     opened: 0,
     lot: 0,
+    pad: 0,
 };
-/// Half of all sequence numbers: what is less far behind a place is ahead of it (RFC 9293 section 3.4).
-const AHEAD: u32 = 1 << 31;
 
 /// The rule that picked a packet.
 #[derive(Clone, Copy)]
@@ -40,6 +43,8 @@ pub(crate) enum Worth {
     All,
     /// Nobody looks at its payload.
     Headers,
+    /// That there was one more.
+    Count,
     /// Its connection is left out.
     Nothing,
 }
@@ -88,9 +93,16 @@ fn by_ports(headers: &Headers, interface: u32, direction: u8) -> Option<Choice> 
     found.map(|protocol| Choice { side: side::CLIENT, protocol: *protocol })
 }
 
-/// Notes the time of the connection's newest packet with payload, and says what of this one is wanted.
+/// Notes the connection's newest packet, and says what of this one is wanted.
 #[inline(always)]
-pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direction: u8, now: u64) -> Worth {
+pub(crate) fn remember(
+    ctx: &TcContext,
+    headers: &Headers,
+    choice: Choice,
+    interface: u32,
+    direction: u8,
+    now: u64,
+) -> Worth {
     if headers.part == Part::Later {
         return Worth::All;
     }
@@ -119,9 +131,6 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
     };
     // SAFETY: an element of a live map; each number is written whole, by the CPU that saw the packet.
     unsafe {
-        if headers.syn {
-            (*value).unneeded = [Window::default(); 2];
-        }
         let is_new = headers.opens && (*value).opened != headers.seq;
         if is_new {
             open(value, &key, headers.seq);
@@ -136,15 +145,7 @@ pub(crate) fn remember(headers: &Headers, choice: Choice, interface: u32, direct
         if is_left_out {
             return Worth::Nothing;
         }
-        if newest == 0 {
-            return Worth::All;
-        }
-        let is_unneeded = if from_client {
-            is_unneeded(headers, &raw mut (*value).unneeded[0])
-        } else {
-            is_unneeded(headers, &raw mut (*value).unneeded[1])
-        };
-        if is_unneeded { Worth::Headers } else { Worth::All }
+        count::look(ctx, headers, &key, value, choice, from_client, now)
     }
 }
 
@@ -221,31 +222,6 @@ fn begin(key: &SessionKey) -> Option<*mut SessionValue> {
     // Where another CPU was faster, its entry is taken.
     let _ = SESSIONS.insert(key, &NEW, CREATE);
     SESSIONS.get_ptr_mut(key)
-}
-
-/// Whether nobody looks at any of a packet's payload.
-///
-/// # Safety
-/// The window is part of an element of a live map.
-#[inline(always)]
-unsafe fn is_unneeded(headers: &Headers, window: *mut Window) -> bool {
-    // SAFETY: the caller's promise. The agent replaces elements whole, so no half of a window is seen.
-    let Window { from, until } = unsafe { *window };
-    let (start, len) = (headers.seq.wrapping_sub(from), until.wrapping_sub(from));
-    if len == 0 {
-        return false;
-    }
-    if start >= len {
-        // Behind it, and not a repetition of what came before it: the window is over. Otherwise it would come back when the
-        // sequence numbers have gone once around.
-        if start < AHEAD {
-            // SAFETY: as above.
-            unsafe { *window = Window::default() };
-        }
-        return false;
-    }
-    // A later fragment would bring payload of which the datagram's first said nothing.
-    headers.payload_len <= len - start && headers.part == Part::Whole
 }
 
 #[inline(always)]

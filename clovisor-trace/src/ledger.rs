@@ -32,6 +32,10 @@ pub struct Ledger {
     pub shed: u64,
     /// Packets of these in which a client sent something; part of `shed`.
     pub shed_requests: u64,
+    /// Packets that did not come, but were counted for their flow ([`Counted`](crate::Counted)); not part of `packets`.
+    pub counted: u64,
+    /// Packets that were counted, of connections that nobody follows any more.
+    pub counted_late: u64,
     /// Segments that repeated bytes already delivered; part of `segments`.
     pub segments_repeated: u64,
     /// Segments too far off to be of their connection; part of `segments`.

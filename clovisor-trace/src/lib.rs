@@ -33,7 +33,7 @@ mod tracer;
 
 pub use anatomy::{Anatomy, Handshake, Incident, Trouble, Troubles};
 pub use describe::{AttributeWriter, Describe, EventRef, Head, ValueRef, write_all};
-pub use flow::{ALL_LOTS, Shed, Unneeded};
+pub use flow::{ALL_LOTS, Counted, Shed, Unneeded, Way, Wish};
 pub use ledger::{Ended, Imbalance, Ledger};
 pub use limits::Limits;
 pub use loss::Loss;

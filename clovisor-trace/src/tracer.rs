@@ -1,7 +1,7 @@
 //! The face of the crate: packets and time in, sessions out.
 
 use crate::{
-    flow::{Admission, Context, Shed, Table, Unneeded, Unseen},
+    flow::{Admission, Context, Counted, Shed, Table, Unneeded, Unseen},
     ledger::Ledger,
     limits::Limits,
     loss::Loss,
@@ -86,6 +86,26 @@ impl Tracer {
     fn give(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) -> Admission {
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.segment(packet, segment, &mut Context { now_ns: packet.time_ns, limits, ledger, out, unseen })
+    }
+
+    /// Takes in what was counted of a connection: packets that whoever picks packets did not hand on, since they say nothing but that
+    /// bytes go on that nobody looks at. `time_ns` is when it was told, and it is to be handed in among packets by that.
+    pub fn handle_counted(&mut self, counted: &Counted, time_ns: u64) {
+        if self.is_due(time_ns) {
+            self.handle_timeout(time_ns);
+        }
+        self.outbox.now_ns = time_ns;
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.counted(counted, &mut Context { now_ns: time_ns, limits, ledger, out, unseen });
+        self.bring_up_to_date();
+    }
+
+    /// Answers [`Wish::Ask`](crate::Wish::Ask), once what was counted since is handed in: if there was nothing, the connection is given up.
+    pub fn answer_counted(&mut self, asked: &Unneeded, time_ns: u64) {
+        self.outbox.now_ns = time_ns;
+        let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
+        table.answered(asked, &mut Context { now_ns: time_ns, limits, ledger, out, unseen });
+        self.bring_up_to_date();
     }
 
     /// Takes note that packets were lost on their way here: sessions of the interface that were under way then are marked

@@ -93,6 +93,8 @@ pub struct KernelSide {
     pub shed: BTreeMap<String, ShedValue>,
     /// What is left out now.
     pub level: Level,
+    /// Packets that were only counted, and not yet told.
+    pub untold: u64,
     /// Packets lost, by CPU.
     pub lost_by_cpu: Vec<u64>,
     /// Whether nothing comes any more: detached, and the buffers are empty.
@@ -261,10 +263,24 @@ impl Books {
                     open: !kernel.still,
                     shown: self.sessions_shed() > 0 || kernel.verdicts.of(Verdict::Shed) > 0,
                 };
+                let tracer = &self.tracer;
+                let counted = Account {
+                    shown: kernel.verdicts.of(Verdict::Counted) > 0,
+                    open: !kernel.still,
+                    ..Account::new(
+                        "counted",
+                        kernel.verdicts.of(Verdict::Counted),
+                        [
+                            ("of sessions", tracer.counted),
+                            ("after the end", tracer.counted_late),
+                            ("not told yet", kernel.untold),
+                        ],
+                    )
+                };
                 let more = [("unreadable", kernel.buffers.invalid), ("held back", kernel.buffers.held)];
                 let captured =
                     Account::new("captured", kernel.verdicts.emitted(), fates.into_iter().chain(more));
-                vec![seen(&kernel.verdicts), lost, shed, Account { open: !kernel.still, ..captured }]
+                vec![seen(&kernel.verdicts), lost, shed, counted, Account { open: !kernel.still, ..captured }]
             }
         }
     }
@@ -309,6 +325,7 @@ fn seen(verdicts: &Verdicts) -> Account {
         Verdict::LostNoRoom => "LOST, buffer full",
         Verdict::LostNoReader => "LOST, no reader",
         Verdict::Shed => "left out",
+        Verdict::Counted => "only counted",
     };
     let parts = Verdict::ALL.map(|verdict| (name(verdict), verdicts.of(verdict)));
     Account::new("packets", verdicts.total(), parts)

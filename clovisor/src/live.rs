@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
-use clovisor_trace::{Packet, Protocol, SessionSpan, Side, Toward, capture::Statistics};
+use clovisor_trace::{
+    Packet, Protocol, SessionSpan, Side, Toward, Unneeded, Wish, capture::Statistics,
+};
 use tokio::time::{Instant, Interval};
 
 use crate::{
@@ -16,9 +18,10 @@ use crate::{
         attach::{AttachError, Attached, Attacher, How, Way},
         clock,
         interface::{Interface, Orientation},
-        kernel::{self, Kernel, Verdicts},
+        kernel::{self, Kernel, KernelError, Verdicts},
         losses::Losses,
-        packets::{Buffers, HOLD_BACK, Packets},
+        packets::{Buffers, HOLD_BACK, Packets, record},
+        spared::Spared,
     },
     ledger::{Books, KernelSide, Sinks, Source},
     overload::Setting,
@@ -38,6 +41,8 @@ pub(crate) struct Live {
     attacher: Attacher,
     packets: Packets,
     losses: Losses,
+    /// What nobody looks at, and what was counted of it.
+    spared: Spared,
     said: Said,
     /// What is left out under overload, if anything ever is.
     shedding: Option<Shedding>,
@@ -69,8 +74,20 @@ impl Live {
         let losses = Losses::new(now_ns);
         let shedding = shedding.map(|setting| Shedding::new(setting, packets.buffer_bytes(), now_ns));
         let (said, names) = (Said::default(), BTreeMap::new());
-        let capture = None;
-        Ok(Self { kernel, attacher, packets, losses, said, shedding, names, pipeline, epoch_ns, capture })
+        let (spared, capture) = (Spared::default(), None);
+        Ok(Self {
+            kernel,
+            attacher,
+            packets,
+            losses,
+            spared,
+            said,
+            shedding,
+            names,
+            pipeline,
+            epoch_ns,
+            capture,
+        })
     }
 
     /// What is to be added to kernel time to get time since the Unix epoch.
@@ -144,6 +161,7 @@ impl Live {
     pub(crate) fn retire(&mut self, interface: u32, out: &mut impl FnMut(&SessionSpan<'_>)) {
         let now_ns = clock::monotonic_ns();
         self.look(now_ns);
+        self.count_rest(Some(interface), now_ns);
         self.pipeline.finish_interface(interface, now_ns, self.epoch_ns, out);
         if let Err(error) = self.losses.forget(&mut self.kernel, interface) {
             tracing::debug!("cannot forget what was lost at interface {interface}: {error}");
@@ -161,12 +179,12 @@ impl Live {
         let now_ns = clock::monotonic_ns();
         // Before any session is handed on that may have lost packets.
         self.look(now_ns);
-        let Self { packets, pipeline, epoch_ns, capture, shedding, .. } = self;
+        let Self { packets, pipeline, spared, epoch_ns, capture, shedding, .. } = self;
         packets.drain(now_ns, &mut |header, data| {
             if let Some(shedding) = shedding.as_mut() {
                 shedding.packet(header.interface, header.captured_len);
             }
-            hand_in(pipeline, capture, header, data, *epoch_ns, out);
+            hand_in(pipeline, spared, capture, header, data, *epoch_ns, out);
         });
         // Packets younger than this may still come, so the tracer's clock must not pass them.
         let hold_back = u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX);
@@ -175,18 +193,45 @@ impl Live {
         if let Some(capture) = capture {
             capture.clock(settled_ns);
         }
-        self.spare();
+        self.spare(settled_ns);
         self.shed(now_ns);
         self.kernel.flush_log();
     }
 
-    /// Tells the kernel side what nobody looks at.
-    fn spare(&mut self) {
+    /// Does what the tracer wishes of the kernel side, from which nothing that is older than `settled_ns` is on its way.
+    fn spare(&mut self, settled_ns: u64) {
         while let Some(unneeded) = self.pipeline.poll_unneeded() {
-            // A failure costs time, no packet.
-            if let Err(error) = self.kernel.spare(&unneeded) {
-                tracing::debug!("cannot tell the kernel what need not be copied: {error}");
+            // A failure costs time, no packet; the account of what was counted shows what it does not know.
+            if let Err(error) = self.grant(&unneeded, settled_ns) {
+                tracing::debug!("cannot agree with the kernel on what need not be copied: {error}");
             }
+        }
+    }
+
+    fn grant(&mut self, unneeded: &Unneeded, settled_ns: u64) -> Result<(), KernelError> {
+        let Self { kernel, spared, pipeline, .. } = self;
+        let news = match unneeded.wish {
+            Wish::Spare { bytes } => spared.spare(kernel, unneeded, bytes)?,
+            Wish::Forget => spared.forget(kernel, unneeded)?,
+            Wish::Ask => {
+                if let Some(news) = spared.ask(kernel, unneeded, settled_ns)? {
+                    pipeline.counted(&news, settled_ns);
+                    pipeline.answer_counted(unneeded, settled_ns);
+                }
+                None
+            }
+        };
+        if let Some(news) = news {
+            pipeline.counted(&news, settled_ns);
+        }
+        Ok(())
+    }
+
+    /// Takes in what was counted and not told, at an interface or everywhere: nothing comes from there any more.
+    fn count_rest(&mut self, of: Option<u32>, now_ns: u64) {
+        match self.spared.rest(&self.kernel, of) {
+            Ok(rest) => rest.iter().for_each(|counted| self.pipeline.counted(counted, now_ns)),
+            Err(error) => tracing::warn!("cannot read what was counted: {error}"),
         }
     }
 
@@ -237,8 +282,10 @@ impl Live {
         let now_ns = clock::monotonic_ns();
         self.look(now_ns);
         self.say(now_ns, true);
-        let Self { packets, pipeline, epoch_ns, capture, .. } = self;
-        packets.flush(&mut |header, data| hand_in(pipeline, capture, header, data, *epoch_ns, out));
+        let Self { packets, pipeline, spared, epoch_ns, capture, .. } = self;
+        packets.flush(&mut |header, data| hand_in(pipeline, spared, capture, header, data, *epoch_ns, out));
+        self.count_rest(None, now_ns);
+        let Self { pipeline, epoch_ns, .. } = self;
         let now_ns = clock::monotonic_ns();
         pipeline.finish(now_ns, *epoch_ns, out);
         if let Some(capture) = &mut self.capture {
@@ -284,8 +331,10 @@ impl Live {
         };
         // For people who look for a busy CPU; no account has it.
         let lost_by_cpu = self.kernel.lost_by_cpu().unwrap_or_default();
+        // The account of what was counted then shows what is missing.
+        let untold = self.spared.untold(&self.kernel).unwrap_or_default();
         let buffers = self.packets.counters();
-        let kernel = KernelSide { verdicts, buffers, lost, lost_by_cpu, shed, level, still };
+        let kernel = KernelSide { verdicts, buffers, lost, untold, lost_by_cpu, shed, level, still };
         self.pipeline.books(Source::Kernel(Box::new(kernel)), sinks)
     }
 
@@ -353,15 +402,22 @@ fn statistics(kernel: &Kernel, losses: &Losses, interface: u32, is_only: bool) -
     }
 }
 
-/// Hands a packet of the kernel to the pipeline, and to the file if there is one.
+/// Hands a packet of the kernel to the pipeline, and to the file if there is one; or what was counted.
 fn hand_in(
     pipeline: &mut Pipeline,
+    spared: &mut Spared,
     capture: &mut Option<Capture>,
     header: &EventHeader,
     data: &[u8],
     epoch_ns: u64,
     out: &mut impl FnMut(&SessionSpan<'_>),
 ) {
+    if header.direction == direction::COUNTED {
+        if let Some(counted) = record::tale(data).and_then(|tale| spared.told(&tale)) {
+            pipeline.counted(&counted, header.time_ns);
+        }
+        return;
+    }
     let side = if header.side == side::SERVER { Side::Server } else { Side::Client };
     let to_pod = header.direction == direction::TO_POD;
     // To a pod that serves, or from a pod that asks: either way it goes to the server.

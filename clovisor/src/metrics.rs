@@ -292,6 +292,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::LostNoRoom => "lost_buffer_full",
         Verdict::LostNoReader => "lost_no_reader",
         Verdict::Shed => "shed",
+        Verdict::Counted => "counted",
     }
 }
 

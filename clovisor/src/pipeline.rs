@@ -10,7 +10,7 @@ use std::{
 };
 
 use clovisor_trace::{
-    Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Shed, Side,
+    Counted, Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Shed, Side,
     SpanBuilder, Tracer, Unneeded,
 };
 
@@ -128,6 +128,16 @@ impl Pipeline {
         self.hand_on(epoch_ns, out);
     }
 
+    /// Takes in what was only counted. Sessions that it ends are handed on with the next packet or tick.
+    pub fn counted(&mut self, counted: &Counted, time_ns: u64) {
+        self.tracer.handle_counted(counted, time_ns);
+    }
+
+    /// Says that nothing else was counted of a connection that was asked for.
+    pub fn answer_counted(&mut self, asked: &Unneeded, time_ns: u64) {
+        self.tracer.answer_counted(asked, time_ns);
+    }
+
     /// Takes note that packets were lost before they came here.
     pub fn lost(&mut self, loss: &Loss) {
         self.tracer.handle_loss(loss);
@@ -138,7 +148,7 @@ impl Pipeline {
         self.tracer.keep_sessions(u64::try_from(HOLD_BACK.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// What nobody looks at, and so need not be copied.
+    /// What is wished of the kernel side: mostly, not to copy what nobody looks at.
     pub fn poll_unneeded(&mut self) -> Option<Unneeded> {
         self.tracer.poll_unneeded()
     }

@@ -16,7 +16,9 @@ use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, RingBuf};
 use aya_ebpf::programs::TcContext;
-use clovisor_common::{EventHeader, MAX_CAPTURE, Verdict};
+use clovisor_common::{Counted, EventHeader, MAX_CAPTURE, SessionKey, Tale, Verdict};
+
+use super::copy;
 
 /// The way to user space. The loader sets its size.
 #[map(name = "packets")]
@@ -175,6 +177,36 @@ fn write_into<const ROOM: usize>(
     }
     entry.submit(u64::from(if wakes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
     Ok(())
+}
+
+/// What was counted of a connection, as a record.
+#[repr(C)]
+struct Told {
+    header: EventHeader,
+    tale: Tale,
+}
+
+/// Writes what was counted. Nobody is woken for it, and it takes of no interface's part: there are few.
+///
+/// # Safety
+/// `counted` is an element of a live map.
+#[inline(always)]
+pub(super) unsafe fn tell(
+    _ctx: &TcContext,
+    header: &EventHeader,
+    connection: &SessionKey,
+    counted: *const Counted,
+) -> bool {
+    let Some(mut entry) = PACKETS.reserve::<Told>(0) else { return false };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is ours until it is submitted; and the caller's promise.
+    unsafe {
+        ptr::write(&raw mut (*record).header, *header);
+        ptr::write(&raw mut (*record).tale.connection, *connection);
+        copy(counted, &raw mut (*record).tale.counted);
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
 }
 
 /// Whether the reader waits, and would come too late, with so many bytes before this packet.

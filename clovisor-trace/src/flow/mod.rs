@@ -3,6 +3,7 @@
 //! It refuses to know protocols: bytes, gaps and ends go to a [`Conversation`], reports come back.
 
 mod bounds;
+mod counted;
 mod opening;
 mod order;
 mod piece;
@@ -17,16 +18,17 @@ mod unseen;
 
 use std::{
     hash::{Hash, Hasher},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
+pub use counted::{Counted, Way};
 use opening::Opening;
 use piece::{Mark, Piece, Taken};
 pub use share::{ALL_LOTS, Shed};
 use stream::Stream;
 pub(crate) use table::{Admission, Context, Table};
 use unneeded::Told;
-pub use unneeded::Unneeded;
+pub use unneeded::{Unneeded, Wish};
 pub(crate) use unseen::Unseen;
 
 use crate::{
@@ -52,6 +54,12 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// Of a connection seen at an interface.
+    fn of(interface: u32, side: Side, client: SocketAddr, server: SocketAddr) -> Self {
+        let [client, server] = [client, server].map(|end| (end.ip(), end.port()));
+        Self { interface, side, client, server }
+    }
+
     pub(crate) fn new(packet: &Packet<'_>, segment: &Segment<'_>) -> Self {
         let (client, server) = match packet.toward {
             Toward::Server => (segment.source, segment.destination),
@@ -93,7 +101,7 @@ pub(crate) struct Flow {
     /// How often one side has proven that it gets what is not seen here.
     proofs: u32,
     /// What of each stream was told to be unneeded.
-    told: Option<Box<[Told; 2]>>,
+    told: Option<Box<Told>>,
     conversation: Machine,
     /// When the last packet came.
     pub(crate) last_ns: u64,
@@ -221,7 +229,7 @@ impl Flow {
                 (_, true) => Mark::Fin,
                 _ => Mark::None,
             },
-            continued: false,
+            packets: 1,
             is_old: false,
             trouble: None,
         }
@@ -336,7 +344,7 @@ impl Flow {
                 acked: piece.acked,
                 is_bound: piece.is_bound,
                 bytes,
-                starts_packet: !piece.continued && skip == 0,
+                packets: if skip == 0 { piece.packets } else { 0 },
                 trouble: piece.trouble,
             };
             self.conversation.chunk(&chunk, cx.limits, &mut cx.out.reports);

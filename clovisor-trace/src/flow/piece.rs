@@ -23,8 +23,8 @@ pub(crate) struct Piece<B> {
     /// Bytes behind `bytes` that the segment had on the wire but the capture cut.
     pub(crate) cut: u64,
     pub(crate) mark: Mark,
-    /// Whether a part of the segment was delivered before.
-    pub(crate) continued: bool,
+    /// Segments that begin with it: none if a part of its segment was delivered before, more than one if they were only counted.
+    pub(crate) packets: u32,
     /// Whether it was sent, or the receiver even had it, before it came here.
     pub(crate) is_old: bool,
     /// What is wrong with how its first byte came.
@@ -58,7 +58,9 @@ impl Piece<Vec<u8>> {
         let skip =
             usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(self.bytes.len());
         self.bytes.drain(..skip);
-        self.continued |= skip > 0;
+        if skip > 0 {
+            self.packets = 0;
+        }
         self.cut = end - bytes_end.max(offset).min(end);
         self.offset = self.offset.max(offset);
     }

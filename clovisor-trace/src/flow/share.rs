@@ -46,8 +46,7 @@ impl Shed {
     }
 
     pub(super) fn key(&self) -> Key {
-        let [client, server] = [self.client, self.server].map(|end| (end.ip(), end.port()));
-        Key { interface: self.interface, side: self.side, client, server }
+        Key::of(self.interface, self.side, self.client, self.server)
     }
 }
 

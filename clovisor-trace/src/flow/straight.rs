@@ -47,7 +47,7 @@ impl Flow {
             acked,
             is_bound: false,
             bytes: segment.payload,
-            starts_packet: true,
+            packets: 1,
             trouble: None,
         };
         self.streams[toward as usize].go_on(offset + u64::from(segment.payload_len));

@@ -1,13 +1,17 @@
 //! Stretches of a stream that nobody looks at: bodies of known length, tunnels, connections without a parser.
 //!
-//! Whoever picks packets is told, so that it need not copy them, only their headers. What then comes without its payload is
+//! Whoever picks packets is told, so that it need not copy them, only their headers, or count them ([`counted`](super::counted)). What then comes without its payload is
 //! taken as if it had come: any bytes will do, and all that follows is the same. It refuses to take anything so that was not told
 //! before: that is a gap.
 
 use std::{net::SocketAddr, ops::Range};
 
-use super::{Flow, Key, Mark, Piece};
-use crate::{limits::Limits, packet::Toward, protocol::Conversation};
+use super::{Flow, Key, Mark, Piece, Stream};
+use crate::{
+    limits::Limits,
+    packet::{Side, Toward},
+    protocol::Conversation,
+};
 
 /// Most bytes that are told of at once. What is in the stretch must be told from what is behind it by 32 bits of sequence
 /// number, also where packets come late.
@@ -15,65 +19,101 @@ const LONGEST: u64 = 1 << 30;
 /// In the place of bytes that nobody looks at; most packets have no more.
 static ANY: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Bytes of one direction of a connection that nobody looks at: of packets that have no others the headers are enough.
+/// What is wished of whoever picks the packets of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unneeded {
     /// Number of the interface.
     pub interface: u32,
+    /// Whether the pod there is server or client.
+    pub side: Side,
     /// Address of the client.
     pub client: SocketAddr,
     /// Address of the server.
     pub server: SocketAddr,
-    /// The direction.
-    pub toward: Toward,
-    /// Sequence numbers from the first of these bytes up to behind the last, less than 2^31 apart. This takes the place of what was
-    /// told of the direction before; if both are equal, nothing else does.
-    pub bytes: (u32, u32),
+    /// What is wished.
+    pub wish: Wish,
 }
 
-/// What was told of a direction, in offsets.
-pub(super) type Told = Range<u64>;
+/// What can be wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Bytes of each direction that nobody looks at, first of the client: of packets that have no others the headers are enough, or
+    /// that they are counted. This takes the place of what was told before.
+    Spare {
+        /// Sequence numbers from the first of these bytes up to behind the last, less than 2^31 apart; equal if there are none. What
+        /// is before the first has come, or is not waited for any more.
+        bytes: [(u32, u32); 2],
+    },
+    /// The connection has been silent, as far as is known here: whether anything was counted is to be answered by
+    /// [`Tracer::answer_counted`](crate::Tracer::answer_counted). It is soon given up.
+    Ask,
+    /// The connection is no longer followed: all bytes are needed again.
+    Forget,
+}
+
+/// What a flow has told.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) ways: [ToldWay; 2],
+    /// When the last packet had come and when it was asked, if it waits for an answer.
+    pub(super) asked: Option<(u64, u64)>,
+    /// Whether something has been missing since, so that nothing was counted; it is told anew when all has come.
+    has_missed: bool,
+}
+
+/// What was told of a direction.
+#[derive(Default)]
+pub(super) struct ToldWay {
+    /// Offsets of the bytes that nobody looks at.
+    range: Range<u64>,
+    /// Offset up to which packets are known to have been counted.
+    pub(super) counted: u64,
+}
+
+impl Unneeded {
+    pub(super) fn new(key: &Key, wish: Wish) -> Self {
+        let Key { interface, side, client, server } = *key;
+        Self { interface, side, client: client.into(), server: server.into(), wish }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        Key::of(self.interface, self.side, self.client, self.server)
+    }
+}
 
 impl Flow {
-    /// What is to be told of a direction, if anything.
+    /// What is to be told when bytes of a direction have come, if anything.
     pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         let next = self.streams[toward as usize].next()?;
-        let told = self.told.as_ref().map_or(0..0, |told| told[toward as usize].clone());
+        let told = self.told.as_ref().map_or(0..0, |told| told.ways[toward as usize].range.clone());
         let until = next.saturating_add(self.conversation.unneeded(toward).min(LONGEST));
         let ahead = told.end.saturating_sub(next);
         // Of what has no end the rest is told when half of it has come.
-        if until.saturating_sub(next + ahead) < least || ahead >= LONGEST / 2 {
-            return None;
+        let is_news = until.saturating_sub(next + ahead) >= least && ahead < LONGEST / 2;
+        if is_news {
+            let start = if told.contains(&next) { told.start } else { next };
+            self.told.get_or_insert_default().ways[toward as usize].range = start..until;
         }
-        let goes_on = told.contains(&next);
-        let told = if goes_on { told.start } else { next }..until;
-        self.told.get_or_insert_with(|| Box::new([0..0, 0..0]))[toward as usize] = told;
-        Some(self.unneeded(key, toward, next..until))
+        (self.is_whole_again() || is_news).then(|| self.spare(key))
     }
 
-    /// Takes back what was told, once the flow is no longer followed.
-    pub(super) fn take_back(&self, key: &Key) -> impl Iterator<Item = Unneeded> {
-        Toward::BOTH.into_iter().filter_map(move |toward| {
+    /// Whether something was missing, and nothing is now.
+    fn is_whole_again(&mut self) -> bool {
+        let is_whole = self.streams.iter().all(Stream::is_at_rest);
+        let Some(told) = &mut self.told else { return false };
+        std::mem::replace(&mut told.has_missed, !is_whole) && is_whole
+    }
+
+    /// All that nobody looks at, as it was told.
+    fn spare(&self, key: &Key) -> Unneeded {
+        let bytes = Toward::BOTH.map(|toward| {
             let stream = &self.streams[toward as usize];
-            let next = stream.next()?;
-            self.told
-                .as_ref()
-                .is_some_and(|told| told[toward as usize].end > next)
-                .then(|| self.unneeded(key, toward, next..next))
-        })
-    }
-
-    fn unneeded(&self, key: &Key, toward: Toward, bytes: Range<u64>) -> Unneeded {
-        let Key { interface, client, server, .. } = *key;
-        let stream = &self.streams[toward as usize];
-        Unneeded {
-            interface,
-            client: client.into(),
-            server: server.into(),
-            toward,
-            bytes: (stream.seq(bytes.start), stream.seq(bytes.end)),
-        }
+            let end = self.told.as_ref().map_or(0, |told| told.ways[toward as usize].range.end);
+            let next = stream.next().unwrap_or(0);
+            (stream.seq(next), stream.seq(end.max(next)))
+        });
+        Unneeded::new(key, Wish::Spare { bytes })
     }
 
     /// A piece with any bytes in the place of those that did not come because nobody looks at them, in parts of as many as are at
@@ -83,7 +123,7 @@ impl Flow {
         toward: Toward,
         piece: Piece<&'a [u8]>,
     ) -> impl Iterator<Item = Piece<&'a [u8]>> + use<'a> {
-        let told = self.told.as_ref().map(|told| told[toward as usize].clone());
+        let told = self.told.as_ref().map(|told| told.ways[toward as usize].range.clone());
         let is_told =
             told.is_some_and(|told| told.start <= piece.end() - piece.cut && piece.end() <= told.end);
         let mut rest = Some(piece);
@@ -99,7 +139,7 @@ impl Flow {
             if cut == 0 {
                 return Some(Piece { bytes, cut, ..piece });
             }
-            rest = Some(Piece { offset, bytes: &[], cut, continued: true, ..piece });
+            rest = Some(Piece { offset, bytes: &[], cut, packets: 0, ..piece });
             Some(Piece { bytes, cut: 0, mark: Mark::None, ..piece })
         })
     }

@@ -32,8 +32,8 @@ pub(crate) struct Chunk<'a> {
     /// Whether it may have acknowledged less, since only a repetition was seen.
     pub(crate) is_bound: bool,
     pub(crate) bytes: &'a [u8],
-    /// Whether these are the first bytes of their packet that are delivered.
-    pub(crate) starts_packet: bool,
+    /// Packets of which these are the first bytes that are delivered: one, or none; more where they were counted together.
+    pub(crate) packets: u32,
     /// What is wrong with how they came.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -43,9 +43,22 @@ impl Chunk<'_> {
     pub(crate) fn split_at(&self, offset: u64) -> (Self, Self) {
         let len = usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let (before, behind) = self.bytes.split_at(len.min(self.bytes.len()));
-        let behind = Self { bytes: behind, offset, starts_packet: true, trouble: None, ..*self };
+        let behind = Self { bytes: behind, offset, packets: 1, trouble: None, ..*self };
         (Self { bytes: before, ..*self }, behind)
     }
+}
+
+/// Packets of one direction that were counted together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Those with payload.
+    pub(crate) full: u32,
+    /// Those without.
+    pub(crate) empty: u32,
+    /// When the last with payload was seen.
+    pub(crate) full_ns: u64,
+    /// When the last was seen.
+    pub(crate) last_ns: u64,
 }
 
 /// How a stream, or the tracing of it, came to its end.
@@ -86,6 +99,9 @@ pub(crate) trait Conversation {
     /// A packet with or without payload was seen, in the order of arrival; for counting and times only. `acked`: how far
     /// its sender has got the opposite stream, if it says so.
     fn packet(&mut self, _toward: Toward, _time_ns: u64, _payload: u64, _acked: Option<u64>) {}
+
+    /// Packets were seen that say nothing but that their streams go on, for counting and times only.
+    fn counted(&mut self, _toward: Toward, _run: &Run) {}
 
     /// Something went wrong that no new bytes came with, at this offset of the stream that it hit.
     fn incident(&mut self, incident: Incident, offset: u64);

@@ -9,7 +9,7 @@ pub(crate) mod name;
 mod tcp;
 
 pub use conversation::Detail;
-pub(crate) use conversation::{Chunk, Conversation, End, Report, Reports};
+pub(crate) use conversation::{Chunk, Conversation, End, Report, Reports, Run};
 pub use name::{Protocol, UnknownProtocol, from_app_protocol, from_port_name};
 
 use crate::{anatomy::Incident, limits::Limits, packet::Toward};
@@ -46,6 +46,10 @@ impl Conversation for Machine {
     #[inline]
     fn packet(&mut self, toward: Toward, time_ns: u64, payload: u64, acked: Option<u64>) {
         by_the_one!(self, one => one.packet(toward, time_ns, payload, acked));
+    }
+
+    fn counted(&mut self, toward: Toward, run: &Run) {
+        by_the_one!(self, one => one.counted(toward, run));
     }
 
     fn incident(&mut self, incident: Incident, offset: u64) {

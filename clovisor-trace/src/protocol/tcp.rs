@@ -1,7 +1,7 @@
 //! A connection without a parser: one session from its first packet to its last.
 
 use super::{
-    conversation::{Chunk, Conversation, Detail, End, Report, Reports},
+    conversation::{Chunk, Conversation, Detail, End, Report, Reports, Run},
     name::Protocol,
 };
 use crate::{
@@ -81,6 +81,17 @@ impl Conversation for Tcp {
             match toward {
                 Toward::Server => self.request_end_ns = Some(time_ns),
                 Toward::Client => _ = self.response_start_ns.get_or_insert(time_ns),
+            }
+        }
+    }
+
+    fn counted(&mut self, toward: Toward, run: &Run) {
+        self.end_ns = self.end_ns.max(run.last_ns);
+        self.transfer(toward).packets += u64::from(run.full) + u64::from(run.empty);
+        if run.full > 0 {
+            match toward {
+                Toward::Server => self.request_end_ns = self.request_end_ns.max(Some(run.full_ns)),
+                Toward::Client => _ = self.response_start_ns.get_or_insert(run.full_ns),
             }
         }
     }

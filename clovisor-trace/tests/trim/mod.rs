@@ -1,17 +1,23 @@
-//! What the kernel side does with stretches that nobody looks at, on paper: packets of them come without their payload.
+//! What the kernel side does with stretches that nobody looks at, on paper: packets of them come without their payload, or are
+//! only counted, by the very rule that it has ([`clovisor_common::counting`]).
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+};
 
-use clovisor_trace::{Toward, Tracer, Unneeded};
-use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+use clovisor_common::{
+    Window,
+    counting::{self, AHEAD, Reach, Seen},
+};
+use clovisor_trace::{Counted, Packet, Side, Toward, Tracer, Unneeded, Way, Wish};
+use etherparse::{NetHeaders, PacketHeaders, TcpHeader, TransportHeader};
 
-/// Half of all sequence numbers.
-const AHEAD: u32 = 1 << 31;
-
-/// Trims packets of one connection as the kernel side does.
+/// Picks packets as the kernel side does.
 pub struct Trim {
-    windows: HashMap<Toward, (u32, u32)>,
+    /// By client and server.
+    connections: HashMap<[SocketAddr; 2], Connection>,
     /// What the kernel side is not told yet.
     late: VecDeque<(usize, Unneeded)>,
     /// So many packets come before it is told.
@@ -19,50 +25,189 @@ pub struct Trim {
     packets: usize,
     /// Bytes that were not copied.
     pub spared: usize,
+    /// Packets that were only counted.
+    pub counted: u64,
+}
+
+/// What it knows of a connection.
+#[derive(Default)]
+struct Connection {
+    /// How far each direction has come.
+    reach: [Reach; 2],
+    /// What is not needed, if it is told.
+    spared: Option<[Window; 2]>,
+    counted: counting::Counted,
+    /// What was handed in of each direction: packets with and without payload.
+    told: [(u32, u32); 2],
+}
+
+/// What becomes of a packet.
+enum Fate {
+    /// It comes with all of its payload.
+    Whole,
+    /// It comes without.
+    Trimmed,
+    /// It does not come.
+    Counted,
 }
 
 impl Trim {
     pub fn new(delay: usize) -> Self {
-        Self { windows: HashMap::new(), late: VecDeque::new(), delay, packets: 0, spared: 0 }
+        let (connections, late) = (HashMap::new(), VecDeque::new());
+        Self { connections, late, delay, packets: 0, spared: 0, counted: 0 }
     }
 
-    /// What of a packet is copied.
-    pub fn copied<'a>(&mut self, toward: Toward, data: &'a [u8]) -> &'a [u8] {
+    /// Gives a packet to the tracer, what of it is copied, or nothing.
+    pub fn hand_in(&mut self, tracer: &mut Tracer, packet: &Packet<'_>) {
         self.packets += 1;
-        while self.late.front().is_some_and(|(when, _)| *when < self.packets) {
-            self.windows.extend(self.late.pop_front().map(|(_, told)| (told.toward, told.bytes)));
+        let now_ns = packet.time_ns;
+        while let Some((_, told)) = self.late.pop_front_if(|(when, _)| *when < self.packets) {
+            self.note(&told, tracer, now_ns);
         }
-        let headers = PacketHeaders::from_ip_slice(data).expect("a packet");
-        let (Some(TransportHeader::Tcp(tcp)), Some(NetHeaders::Ipv4(..))) = (headers.transport, headers.net)
-        else {
-            return data;
-        };
-        if tcp.syn {
-            self.windows.clear();
-        }
-        let payload = headers.payload.slice().len();
-        let Some((from, until)) = self.windows.get(&toward).copied().filter(|_| payload > 0) else {
-            return data;
-        };
-        let (start, len) = (tcp.sequence_number.wrapping_sub(from), until.wrapping_sub(from));
-        if start >= len {
-            if start < AHEAD {
-                self.windows.remove(&toward);
+        let headers = PacketHeaders::from_ip_slice(packet.data).expect("a packet");
+        let len = headers.payload.slice().len();
+        let fate = match (headers.transport, headers.net) {
+            (Some(TransportHeader::Tcp(tcp)), Some(NetHeaders::Ipv4(ip, _))) => {
+                let source = SocketAddr::from((ip.source, tcp.source_port));
+                let destination = SocketAddr::from((ip.destination, tcp.destination_port));
+                let ends = match packet.toward {
+                    Toward::Server => [source, destination],
+                    Toward::Client => [destination, source],
+                };
+                let connection = self.connections.entry(ends).or_default();
+                let mut tell = |connection: &mut Connection| {
+                    tracer.handle_counted(&connection.news(packet.interface, packet.side, ends), now_ns);
+                };
+                connection.pick(packet.toward, now_ns, &tcp, len, &mut tell)
             }
-            return data;
-        }
-        if payload > (len - start) as usize {
-            return data;
-        }
-        self.spared += payload;
-        &data[..data.len() - payload]
+            _ => Fate::Whole,
+        };
+        let kept = match fate {
+            Fate::Whole => packet.data,
+            Fate::Trimmed => &packet.data[..packet.data.len() - len],
+            Fate::Counted => {
+                self.counted += 1;
+                return self.hear(tracer, now_ns);
+            }
+        };
+        self.spared += packet.data.len() - kept.len();
+        tracer.handle_packet(&Packet { data: kept, ..*packet });
+        self.hear(tracer, now_ns);
     }
 
     /// Hears what the tracer has to say.
-    pub fn hear(&mut self, tracer: &mut Tracer) {
+    pub fn hear(&mut self, tracer: &mut Tracer, now_ns: u64) {
         while let Some(told) = tracer.poll_unneeded() {
-            assert!(told.bytes.1.wrapping_sub(told.bytes.0) < AHEAD, "{told:?}");
-            self.late.push_back((self.packets + self.delay, told));
+            match told.wish {
+                Wish::Spare { bytes } => {
+                    bytes.iter().for_each(|(from, until)| assert!(until.wrapping_sub(*from) < AHEAD, "{told:?}"));
+                    self.late.push_back((self.packets + self.delay, told));
+                }
+                Wish::Ask | Wish::Forget => self.note(&told, tracer, now_ns),
+            }
         }
+    }
+
+    /// Does what the tracer wishes.
+    fn note(&mut self, told: &Unneeded, tracer: &mut Tracer, now_ns: u64) {
+        let Some(connection) = self.connections.get_mut(&[told.client, told.server]) else { return };
+        match told.wish {
+            Wish::Spare { bytes } => {
+                if connection.spared.is_none() {
+                    connection.counted = counting::Counted::default();
+                    connection.told = Default::default();
+                }
+                connection.spared = Some(bytes.map(|(from, until)| Window { from, until }));
+            }
+            Wish::Ask => {
+                let news = connection.news(told.interface, told.side, [told.client, told.server]);
+                tracer.handle_counted(&news, now_ns);
+                tracer.answer_counted(told, now_ns);
+            }
+            Wish::Forget => {
+                connection.spared = None;
+                let news = connection.news(told.interface, told.side, [told.client, told.server]);
+                tracer.handle_counted(&news, now_ns);
+            }
+        }
+    }
+
+    /// Hands in what was counted and is not known, at the end.
+    pub fn finish(&mut self, tracer: &mut Tracer, now_ns: u64) {
+        for (ends, connection) in &mut self.connections {
+            tracer.handle_counted(&connection.news(1, Side::Server, *ends), now_ns);
+        }
+    }
+}
+
+impl Connection {
+    /// What becomes of a packet with so much payload.
+    fn pick(
+        &mut self,
+        toward: Toward,
+        now_ns: u64,
+        tcp: &TcpHeader,
+        len: usize,
+        tell: &mut impl FnMut(&mut Self),
+    ) -> Fate {
+        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let is_last = tcp.syn || tcp.fin || tcp.rst;
+        let seen = Seen {
+            seq: tcp.sequence_number,
+            ack: tcp.acknowledgment_number,
+            payload_len: u32::try_from(len).expect("small"),
+            is_plain: tcp.ack && !is_last && tcp.window_size != 0,
+            is_last,
+            time_ns: now_ns,
+        };
+        let reach = (self.reach[own], self.reach[opposite]);
+        self.reach[own] = reach.0.with(seen.seq, seen.payload_len, tcp.syn);
+        let Some(windows) = self.spared else { return Fate::Whole };
+        if tcp.syn {
+            self.spared = None;
+        }
+        if self.counted.ways[own].counts(&self.counted.ways[opposite], &seen, (windows[own], windows[opposite]), reach) {
+            self.counted.ways[own].count(&seen);
+            if self.counted.is_due(now_ns) {
+                self.told(now_ns, tell);
+            }
+            return Fate::Counted;
+        }
+        if self.counted.packets() != self.counted.told {
+            self.told(now_ns, tell);
+        }
+        self.counted.told_ns = now_ns;
+        self.counted.ways[own].hand_on(&seen, self.reach[own].sent);
+        let window = windows[own];
+        let start = seen.seq.wrapping_sub(window.from);
+        if len == 0 || window.is_empty() {
+            return Fate::Whole;
+        }
+        if start >= window.len() {
+            if start < AHEAD && let Some(windows) = &mut self.spared {
+                windows[own] = Window::default();
+            }
+            return Fate::Whole;
+        }
+        if seen.payload_len > window.len() - start { Fate::Whole } else { Fate::Trimmed }
+    }
+
+    fn told(&mut self, now_ns: u64, tell: &mut impl FnMut(&mut Self)) {
+        self.counted.told = self.counted.packets();
+        self.counted.told_ns = now_ns;
+        tell(self);
+    }
+
+    /// What was counted and not handed in yet.
+    fn news(&mut self, interface: u32, side: Side, [client, server]: [SocketAddr; 2]) -> Counted {
+        let ways = [0, 1].map(|way| {
+            let counted = &self.counted.ways[way];
+            let (full, empty) = std::mem::replace(&mut self.told[way], (counted.full, counted.empty));
+            let full = counted.full.wrapping_sub(full);
+            let empty = counted.empty.wrapping_sub(empty);
+            let (acked, full_ns, last_ns) = (counted.acked, counted.full_ns, counted.last_ns);
+            Way { bytes: counted.range(), acked, full, empty, full_ns, last_ns }
+        });
+        Counted { interface, side, client, server, ways }
     }
 }

@@ -34,17 +34,18 @@ fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Ses
     for frame in frames {
         now += pace_ns;
         tracer.handle_timeout(now);
-        tracer.handle_packet(&Packet {
+        let packet = Packet {
             time_ns: now,
             interface: 1,
             side: Side::Server,
             toward: frame.toward,
             protocol: Protocol::Http,
             wire_len: u32::try_from(frame.data.len()).expect("small"),
-            data: trim.as_mut().map_or(&frame.data, |trim| trim.copied(frame.toward, &frame.data)),
-        });
-        if let Some(trim) = &mut trim {
-            trim.hear(&mut tracer);
+            data: &frame.data,
+        };
+        match &mut trim {
+            Some(trim) => trim.hand_in(&mut tracer, &packet),
+            None => tracer.handle_packet(&packet),
         }
         assert_eq!(tracer.ledger().balance(), Ok(()));
         sessions.extend(std::iter::from_fn(|| tracer.poll_session()));
@@ -52,6 +53,12 @@ fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Ses
     for _ in 0..20 {
         now += 50_000_000;
         tracer.handle_timeout(now);
+        if let Some(trim) = &mut trim {
+            trim.hear(&mut tracer, now);
+        }
+    }
+    if let Some(trim) = &mut trim {
+        trim.finish(&mut tracer, now);
     }
     tracer.finish(now);
     sessions.extend(std::iter::from_fn(|| tracer.poll_session()));

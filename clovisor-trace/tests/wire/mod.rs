@@ -155,17 +155,18 @@ pub fn trace_trimmed(
     for frame in frames {
         now += 1_000;
         tracer.handle_timeout(now);
-        tracer.handle_packet(&Packet {
+        let packet = Packet {
             time_ns: now,
             interface: 1,
             side: Side::Server,
             toward: frame.toward,
             protocol,
             wire_len: frame.wire_len,
-            data: trim.as_mut().map_or(&frame.data, |trim| trim.copied(frame.toward, &frame.data)),
-        });
-        if let Some(trim) = &mut trim {
-            trim.hear(&mut tracer);
+            data: &frame.data,
+        };
+        match &mut trim {
+            Some(trim) => trim.hand_in(&mut tracer, &packet),
+            None => tracer.handle_packet(&packet),
         }
         assert_eq!(tracer.ledger().balance(), Ok(()));
         sessions.extend(std::iter::from_fn(|| tracer.poll_session()));
@@ -173,6 +174,12 @@ pub fn trace_trimmed(
     for _ in 0..20 {
         now += 50_000_000;
         tracer.handle_timeout(now);
+        if let Some(trim) = &mut trim {
+            trim.hear(&mut tracer, now);
+        }
+    }
+    if let Some(trim) = &mut trim {
+        trim.finish(&mut tracer, now);
     }
     tracer.finish(now);
     sessions.extend(std::iter::from_fn(|| tracer.poll_session()));

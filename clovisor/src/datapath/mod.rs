@@ -13,6 +13,7 @@
 //! - [`packets`]: packets back, in order.
 //! - [`losses`]: what was lost on that way, of which interface and when.
 //! - [`shares`]: what is left out, and what was.
+//! - [`spared`]: what nobody looks at, and what was counted instead.
 //! - [`clock`]: the clock that kernel time is in.
 
 pub mod attach;
@@ -25,5 +26,5 @@ pub mod namespace;
 pub mod packets;
 mod request;
 pub mod shares;
-mod unneeded;
+pub mod spared;
 pub mod veth;

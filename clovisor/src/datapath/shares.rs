@@ -10,7 +10,7 @@ use clovisor_trace::Shed;
 
 use super::{
     kernel::{Kernel, KernelError},
-    unneeded::session_key,
+    spared::session_key,
 };
 
 type Noted<T> = PerCpuHashMap<T, u32, ShedValue>;

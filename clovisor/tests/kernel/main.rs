@@ -10,6 +10,7 @@ mod attach;
 mod beyond;
 mod buffers;
 mod child;
+mod counted;
 mod crowd;
 mod foreign;
 mod frames;

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use clovisor::datapath::spared::Spared;
 use clovisor_common::{Verdict, name};
-use clovisor_trace::{Toward, Unneeded};
+use clovisor_trace::{Side, Toward, Unneeded, Wish};
 
 use crate::buffers::test;
 use crate::frames::{CLIENT_PORT, SERVER_PORT, TCP, ethernet, ipv4, segment};
@@ -17,17 +18,21 @@ const RST: u8 = 0x04;
 const HEADERS: usize = 14 + 20 + 20;
 
 /// What the client sends, whose address is the source in [`ipv4`].
-const CLIENT: ([u8; 4], u16) = ([10, 77, 0, 2], CLIENT_PORT);
-const SERVER: ([u8; 4], u16) = ([10, 77, 0, 1], SERVER_PORT);
+pub(crate) const CLIENT: ([u8; 4], u16) = ([10, 77, 0, 2], CLIENT_PORT);
+pub(crate) const SERVER: ([u8; 4], u16) = ([10, 77, 0, 1], SERVER_PORT);
 
-fn told(toward: Toward, from: u32, until: u32) -> Unneeded {
-    Unneeded {
-        interface: LOOPBACK,
-        client: SocketAddr::from(CLIENT),
-        server: SocketAddr::from(SERVER),
-        toward,
-        bytes: (from, until),
-    }
+/// The connection of the frames.
+pub(crate) fn connection(wish: Wish) -> Unneeded {
+    let (client, server) = (SocketAddr::from(CLIENT), SocketAddr::from(SERVER));
+    Unneeded { interface: LOOPBACK, side: Side::Server, client, server, wish }
+}
+
+/// Tells that bytes of one direction are not needed.
+fn spare(bench: &mut Bench, spared: &mut Spared, toward: Toward, from: u32, until: u32) {
+    let mut bytes = [(0, 0); 2];
+    bytes[toward as usize] = (from, until);
+    let counted = spared.spare(&mut bench.kernel, &connection(Wish::Spare { bytes }), bytes).unwrap();
+    assert!(counted.is_none_or(|counted| counted.packets() == 0));
 }
 
 /// Sends a segment of the client; how much of its payload was copied, if not all.
@@ -49,12 +54,12 @@ fn trimmed(bench: &mut Bench, seq: u32, flags: u8, len: usize) -> Option<usize> 
 #[test]
 fn packets_within_the_window_come_without_payload() {
     test("packets_within_the_window_come_without_payload", &[], |_| async {
-        let mut bench = Bench::new();
+        let (mut bench, mut spared) = (Bench::new(), Spared::default());
         // Not at the end of the sequence numbers, and over it.
         for from in [1_000, u32::MAX - 5_000] {
             let at = |offset: i32| from.wrapping_add_signed(offset);
             assert_eq!(trimmed(&mut bench, at(-1_000), SYN, 0), None);
-            assert!(bench.kernel.spare(&told(Toward::Server, from, at(1_000))).unwrap());
+            spare(&mut bench, &mut spared, Toward::Server, from, at(1_000));
             for (offset, flags, len, expected) in [
                 (0, PSH_ACK, 1_000, Some(0)),
                 (900, PSH_ACK, 100, Some(0)),
@@ -80,34 +85,35 @@ fn packets_within_the_window_come_without_payload() {
 #[test]
 fn a_window_ends_with_what_comes_behind_it() {
     test("a_window_ends_with_what_comes_behind_it", &[], |_| async {
-        let mut bench = Bench::new();
+        let (mut bench, mut spared) = (Bench::new(), Spared::default());
         for ends in [(10_000, PSH_ACK, 1), (2_000_000_000, PSH_ACK, 1), (77, SYN, 0)] {
             let (seq, flags, len) = ends;
             assert_eq!(trimmed(&mut bench, 0, SYN, 0), None);
-            assert!(bench.kernel.spare(&told(Toward::Server, 1, 10_000)).unwrap());
+            spare(&mut bench, &mut spared, Toward::Server, 1, 10_000);
             assert_eq!(trimmed(&mut bench, 1, PSH_ACK, 100), Some(0));
             assert_eq!(trimmed(&mut bench, seq, flags, len), None, "{ends:?}");
             assert_eq!(trimmed(&mut bench, 1, PSH_ACK, 100), None, "{ends:?}");
         }
-        assert!(bench.kernel.spare(&told(Toward::Server, 1, 10_000)).unwrap());
-        assert!(bench.kernel.spare(&told(Toward::Server, 5, 5)).unwrap());
+        spare(&mut bench, &mut spared, Toward::Server, 1, 10_000);
+        spare(&mut bench, &mut spared, Toward::Server, 5, 5);
         assert_eq!(trimmed(&mut bench, 5, PSH_ACK, 100), None, "taken back");
+        spare(&mut bench, &mut spared, Toward::Server, 1, 10_000);
+        spared.forget(&mut bench.kernel, &connection(Wish::Forget)).unwrap();
+        assert_eq!(trimmed(&mut bench, 5, PSH_ACK, 100), None, "forgotten");
     });
 }
 
 #[test]
 fn a_window_is_of_one_direction_of_one_connection() {
     test("a_window_is_of_one_direction_of_one_connection", &[], |_| async {
-        let mut bench = Bench::new();
-        let unknown = bench.kernel.spare(&told(Toward::Server, 1, 10_000)).unwrap();
-        assert!(!unknown, "no packet has come yet");
+        let (mut bench, mut spared) = (Bench::new(), Spared::default());
+        // No packet has come yet, so nobody knows the connection.
+        spare(&mut bench, &mut spared, Toward::Server, 1, 10_000);
         assert_eq!(trimmed(&mut bench, 0, SYN, 0), None);
-        assert!(bench.kernel.spare(&told(Toward::Client, 1, 10_000)).unwrap());
+        spare(&mut bench, &mut spared, Toward::Client, 1, 10_000);
         assert_eq!(trimmed(&mut bench, 1, PSH_ACK, 100), None, "told of the server");
-        assert!(bench.kernel.spare(&told(Toward::Server, 1, 10_000)).unwrap());
+        spare(&mut bench, &mut spared, Toward::Server, 1, 10_000);
         assert_eq!(trimmed(&mut bench, 1, PSH_ACK, 100), Some(0));
-        let elsewhere = Unneeded { interface: LOOPBACK + 1, ..told(Toward::Server, 1, 10_000) };
-        assert!(!bench.kernel.spare(&elsewhere).unwrap());
         // The first fragment says nothing of how much follows.
         let part = segment(true, 1, PSH_ACK, &[b'x'; 44]);
         let frame = ethernet(0x0800, &ipv4(TCP, &[], 2, 0x2000, &part));

@@ -77,7 +77,7 @@ impl Stream {
             bytes: bytes.to_vec(),
             cut: piece.cut,
             mark: piece.mark,
-            continued: piece.continued || range.start > piece.offset,
+            packets: if range.start > piece.offset { 0 } else { piece.packets },
             trouble: piece.trouble,
             is_old: range.end <= self.acked.max(self.unrest.as_ref().map_or(0, |unrest| unrest.stood)),
         }

@@ -68,7 +68,7 @@ impl Unrest {
             self.queue.pop_last().map(|(_, piece)| piece).filter(|piece| piece.end() > start)
         {
             over.trim(start);
-            over.continued = false;
+            over.packets = over.packets.max(1);
             later.entry(start).or_insert(over);
         }
         self.queue = later;
@@ -85,7 +85,7 @@ impl Unrest {
         let len = usize::try_from(offset - piece.offset).unwrap_or(usize::MAX);
         if len < piece.bytes.len() {
             let bytes = piece.bytes.split_off(len);
-            self.insert(Piece { offset, bytes, continued: true, ..piece });
+            self.insert(Piece { offset, bytes, packets: 0, ..piece });
             (piece.cut, piece.mark) = (0, Mark::None);
         }
         piece

@@ -202,7 +202,7 @@ impl Http1 {
     /// follows its head.
     pub(super) fn is_bodiless(&self, chunk: &Chunk<'_>) -> bool {
         self.unsure_body.get() == Some(chunk.offset)
-            && chunk.starts_packet
+            && chunk.packets > 0
             && matches!(self.responses.state, State::Body(_))
             && self.responses.starts_message(chunk.bytes)
     }

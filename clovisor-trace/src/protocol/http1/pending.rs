@@ -104,7 +104,8 @@ impl Pending {
         let transfer = self.transfer(toward);
         transfer.bytes += bytes as u64;
         // A packet that also ends the message before counts for that one, unless it is all this one has.
-        transfer.packets += u64::from((is_first && chunk.starts_packet) || transfer.packets == 0);
+        transfer.packets += if is_first { u64::from(chunk.packets) } else { 0 };
+        transfer.packets = transfer.packets.max(1);
         self.end_ns = self.end_ns.max(time_ns);
         match toward {
             Toward::Server => self.request_seen_ns = self.request_seen_ns.max(time_ns),

@@ -115,7 +115,7 @@ impl Maybe {
             acked,
             is_bound,
             bytes: &self.bytes,
-            starts_packet: true,
+            packets: 1,
             trouble: None,
         }
     }
@@ -414,7 +414,7 @@ mod tests {
             acked: 1,
             is_bound: false,
             bytes,
-            starts_packet: true,
+            packets: 1,
             trouble: None,
         }
     }

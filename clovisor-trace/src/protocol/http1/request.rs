@@ -225,7 +225,7 @@ impl Http1 {
                     acked,
                     is_bound,
                     bytes: &kept.bytes,
-                    starts_packet: true,
+                    packets: 1,
                     trouble: None,
                 },
                 limits,

@@ -1,9 +1,9 @@
-//! One record of a buffer: [`EventHeader`], captured packet, padding.
+//! One record of a buffer: [`EventHeader`], captured packet or [`Tale`], padding.
 //!
 //! It refuses a record whose lengths contradict each other; the caller counts it. Records come from our own
 //! program, so a refusal means that the kernel side and the user side were built apart.
 
-use clovisor_common::{EventHeader, MAX_CAPTURE, direction, side};
+use clovisor_common::{Counted, EventHeader, MAX_CAPTURE, SessionKey, Tale, counting::Way, direction, side};
 
 /// Why a record was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +43,48 @@ pub fn decode(record: &[u8]) -> Result<(EventHeader, &[u8]), RecordError> {
         return Err(RecordError::Length { len: record.len(), captured_len, wire_len });
     };
     let in_range =
-        header.direction <= direction::TO_POD && header.side <= side::CLIENT && header.protocol != 0;
+        header.direction <= direction::COUNTED && header.side <= side::CLIENT && header.protocol != 0;
     match frame.get(usize::from(header.link_len)..) {
         Some(packet) if in_range => Ok((header, packet)),
         _ => Err(RecordError::Field),
     }
+}
+
+/// What was counted of a connection, where a record says that; `None` if it is too short.
+#[must_use]
+pub fn tale(mut bytes: &[u8]) -> Option<Tale> {
+    let bytes = &mut bytes;
+    let connection = SessionKey {
+        client: take(bytes)?,
+        server: take(bytes)?,
+        client_port: u16::from_ne_bytes(take(bytes)?),
+        server_port: u16::from_ne_bytes(take(bytes)?),
+        interface: u32::from_ne_bytes(take(bytes)?),
+    };
+    let owner = u32::from_ne_bytes(take(bytes)?);
+    let told = u32::from_ne_bytes(take(bytes)?);
+    let told_ns = u64::from_ne_bytes(take(bytes)?);
+    let ways = [way(bytes)?, way(bytes)?];
+    Some(Tale { connection, counted: Counted { owner, told, told_ns, ways } })
+}
+
+fn way(bytes: &mut &[u8]) -> Option<Way> {
+    Some(Way {
+        bytes: u64::from_ne_bytes(take(bytes)?),
+        acked: u32::from_ne_bytes(take(bytes)?),
+        full: u32::from_ne_bytes(take(bytes)?),
+        empty: u32::from_ne_bytes(take(bytes)?),
+        state: u32::from_ne_bytes(take(bytes)?),
+        full_ns: u64::from_ne_bytes(take(bytes)?),
+        last_ns: u64::from_ne_bytes(take(bytes)?),
+    })
+}
+
+/// The next bytes.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
 }
 
 /// Both sides run on one machine: native byte order.
@@ -137,7 +174,7 @@ pub(super) mod tests {
         assert!(matches!(decode(&more_than_wire), Err(RecordError::Length { .. })));
         for bad in [
             EventHeader { link_len: 21, ..header(5, 20) },
-            EventHeader { direction: 2, ..header(5, 20) },
+            EventHeader { direction: 3, ..header(5, 20) },
             EventHeader { side: 2, ..header(5, 20) },
             EventHeader { protocol: 0, ..header(5, 20) },
         ] {
