@@ -127,10 +127,10 @@ unsafe fn is_unneeded(headers: &Headers, window: *mut Window) -> bool {
     }
     if start >= len {
         // Behind it, and not a repetition of what came before it: the window is over. Otherwise it would come back when the
-        // sequence numbers have gone once around.
+        // sequence numbers have gone once around. That all before its first byte has come stays true.
         if start < AHEAD {
             // SAFETY: as above.
-            unsafe { *window = Window { from: 0, until: 0 } };
+            unsafe { (*window).until = from };
         }
         return false;
     }

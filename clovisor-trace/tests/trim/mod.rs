@@ -185,7 +185,7 @@ impl Connection {
         }
         if start >= window.len() {
             if start < AHEAD && let Some(windows) = &mut self.spared {
-                windows[own] = Window::default();
+                windows[own].until = window.from;
             }
             return Fate::Whole;
         }
