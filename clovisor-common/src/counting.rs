@@ -46,7 +46,7 @@ pub struct Counted {
     /// Of the client, then of the server.
     pub ways: [Way; 2],
 }
-assert_size!(Counted, 96);
+assert_size!(Counted, 112);
 
 /// What was counted of one direction.
 #[repr(C)]
@@ -55,6 +55,8 @@ pub struct Way {
     /// Sequence numbers of bytes that came in a row behind the last packet with payload that was handed on: that of the first in the
     /// lower half, that behind the last in the upper. In one number, since it is read while it is written.
     pub bytes: u64,
+    /// Bytes that the packets had from their IP headers on.
+    pub wire: u64,
     /// Highest acknowledgement number.
     pub acked: u32,
     /// Packets with payload that were counted.
@@ -68,7 +70,7 @@ pub struct Way {
     /// Kernel time of the last packet that was counted.
     pub last_ns: u64,
 }
-assert_size!(Way, 40);
+assert_size!(Way, 48);
 
 /// A packet that says nothing special has come, and so it is known what the next one may repeat.
 pub const STANDS: u32 = 1;
@@ -92,6 +94,8 @@ pub struct Seen {
     pub ack: u32,
     /// Bytes of payload.
     pub payload_len: u32,
+    /// Bytes from its IP header on.
+    pub wire_len: u32,
     /// Whether it has the ACK flag, none of SYN, FIN and RST, and a window.
     pub is_plain: bool,
     /// Whether it has SYN, FIN or RST, or is a fragment.
@@ -201,7 +205,10 @@ impl Way {
     const fn is_inside(&self, ack: u32, opposite: Window, opposite_sent: u32) -> bool {
         let before = self.acked.wrapping_sub(opposite.from);
         let after = ack.wrapping_sub(opposite.from);
-        0 < before && before < after && after < opposite.len() && after <= opposite_sent.wrapping_sub(opposite.from)
+        0 < before
+            && before < after
+            && after < opposite.len()
+            && after <= opposite_sent.wrapping_sub(opposite.from)
     }
 
     /// Counts a packet. What it adds up to is written behind what it is made of, so that whoever reads it meanwhile finds each byte's
@@ -210,6 +217,7 @@ impl Way {
     pub const fn count(&mut self, seen: &Seen) {
         self.acked = seen.ack;
         self.last_ns = seen.time_ns;
+        self.wire = self.wire.wrapping_add(seen.wire_len as u64);
         if seen.payload_len > 0 {
             self.full = self.full.wrapping_add(1);
             self.full_ns = seen.time_ns;

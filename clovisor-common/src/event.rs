@@ -64,7 +64,7 @@ pub struct Tale {
     /// Its slot's content.
     pub counted: Counted,
 }
-assert_size!(Tale, 40 + 96);
+assert_size!(Tale, 40 + 112);
 
 /// Why a packet was picked.
 pub mod side {

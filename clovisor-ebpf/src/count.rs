@@ -46,6 +46,7 @@ pub(crate) unsafe fn look(
         seq: headers.seq,
         ack: headers.ack,
         payload_len: headers.payload_len,
+        wire_len: ctx.len().saturating_sub(headers.link_len.into()),
         is_plain: headers.plain && headers.part == Part::Whole,
         is_last: headers.ends || headers.syn || headers.part != Part::Whole,
         time_ns: now,

@@ -98,6 +98,7 @@ unsafe fn copy(from: *const Counted, to: *mut Counted) {
         for way in 0..2 {
             let (from, to) = (&raw const (*from).ways[way], &raw mut (*to).ways[way]);
             (*to).bytes = (&raw const (*from).bytes).read_volatile();
+            (*to).wire = (*from).wire;
             (*to).acked = (*from).acked;
             (*to).full = (&raw const (*from).full).read_volatile();
             (*to).empty = (*from).empty;

@@ -10,7 +10,7 @@ use crate::{outcome::Outcome, protocol::Protocol};
 pub struct Ledger {
     /// Packets that came in.
     pub packets: u64,
-    /// Bytes that they had on the wire, from their IP headers on.
+    /// Bytes that they, and those that were only counted, had on the wire, from their IP headers on.
     pub bytes: u64,
     /// Bytes of these that came with them.
     pub bytes_copied: u64,

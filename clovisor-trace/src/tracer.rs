@@ -94,6 +94,7 @@ impl Tracer {
         if self.is_due(time_ns) {
             self.handle_timeout(time_ns);
         }
+        self.ledger.bytes += counted.wire();
         self.outbox.now_ns = time_ns;
         let Self { limits, table, outbox: out, unseen, ledger, .. } = self;
         table.counted(counted, &mut Context { now_ns: time_ns, limits, ledger, out, unseen });

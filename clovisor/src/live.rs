@@ -7,9 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clovisor_common::{EventHeader, direction, protocol, side};
-use clovisor_trace::{
-    Packet, Protocol, SessionSpan, Side, Toward, Unneeded, Wish, capture::Statistics,
-};
+use clovisor_trace::{Packet, Protocol, SessionSpan, Side, Toward, Unneeded, Wish, capture::Statistics};
 use tokio::time::{Instant, Interval};
 
 use crate::{

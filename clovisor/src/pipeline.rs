@@ -10,8 +10,8 @@ use std::{
 };
 
 use clovisor_trace::{
-    Counted, Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Shed, Side,
-    SpanBuilder, Tracer, Unneeded,
+    Counted, Heading, Ledger, Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SessionSpan, Shed,
+    Side, SpanBuilder, Tracer, Unneeded,
 };
 
 use crate::{

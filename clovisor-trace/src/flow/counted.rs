@@ -39,6 +39,8 @@ pub struct Way {
     pub full: u32,
     /// Packets without.
     pub empty: u32,
+    /// Bytes that all these had from their IP headers on.
+    pub wire: u64,
     /// When the last packet with payload was seen, in the clock of the packets.
     pub full_ns: u64,
     /// When the last packet was seen.
@@ -56,6 +58,12 @@ impl Way {
 impl Counted {
     pub(super) fn key(&self) -> Key {
         Key::of(self.interface, self.side, self.client, self.server)
+    }
+
+    /// Bytes that they had from their IP headers on.
+    #[must_use]
+    pub fn wire(&self) -> u64 {
+        self.ways.iter().map(|way| way.wire).sum()
     }
 
     /// How many packets were counted.

@@ -37,8 +37,8 @@ struct Connection {
     /// What is not needed, if it is told.
     spared: Option<[Window; 2]>,
     counted: counting::Counted,
-    /// What was handed in of each direction: packets with and without payload.
-    told: [(u32, u32); 2],
+    /// What was handed in of each direction: packets with and without payload, and bytes.
+    told: [(u32, u32, u64); 2],
 }
 
 /// What becomes of a packet.
@@ -78,7 +78,7 @@ impl Trim {
                 let mut tell = |connection: &mut Connection| {
                     tracer.handle_counted(&connection.news(packet.interface, packet.side, ends), now_ns);
                 };
-                connection.pick(packet.toward, now_ns, &tcp, len, &mut tell)
+                connection.pick(packet, &tcp, len, &mut tell)
             }
             _ => Fate::Whole,
         };
@@ -100,7 +100,9 @@ impl Trim {
         while let Some(told) = tracer.poll_unneeded() {
             match told.wish {
                 Wish::Spare { bytes } => {
-                    bytes.iter().for_each(|(from, until)| assert!(until.wrapping_sub(*from) < AHEAD, "{told:?}"));
+                    bytes
+                        .iter()
+                        .for_each(|(from, until)| assert!(until.wrapping_sub(*from) < AHEAD, "{told:?}"));
                     self.late.push_back((self.packets + self.delay, told));
                 }
                 Wish::Ask | Wish::Forget => self.note(&told, tracer, now_ns),
@@ -144,18 +146,19 @@ impl Connection {
     /// What becomes of a packet with so much payload.
     fn pick(
         &mut self,
-        toward: Toward,
-        now_ns: u64,
+        packet: &Packet<'_>,
         tcp: &TcpHeader,
         len: usize,
         tell: &mut impl FnMut(&mut Self),
     ) -> Fate {
-        let (own, opposite) = (toward as usize, toward.opposite() as usize);
+        let (own, opposite) = (packet.toward as usize, packet.toward.opposite() as usize);
+        let now_ns = packet.time_ns;
         let is_last = tcp.syn || tcp.fin || tcp.rst;
         let seen = Seen {
             seq: tcp.sequence_number,
             ack: tcp.acknowledgment_number,
             payload_len: u32::try_from(len).expect("small"),
+            wire_len: packet.wire_len,
             is_plain: tcp.ack && !is_last && tcp.window_size != 0,
             is_last,
             time_ns: now_ns,
@@ -166,7 +169,12 @@ impl Connection {
         if tcp.syn {
             self.spared = None;
         }
-        if self.counted.ways[own].counts(&self.counted.ways[opposite], &seen, (windows[own], windows[opposite]), reach) {
+        if self.counted.ways[own].counts(
+            &self.counted.ways[opposite],
+            &seen,
+            (windows[own], windows[opposite]),
+            reach,
+        ) {
             self.counted.ways[own].count(&seen);
             if self.counted.is_due(now_ns) {
                 self.told(now_ns, tell);
@@ -184,7 +192,9 @@ impl Connection {
             return Fate::Whole;
         }
         if start >= window.len() {
-            if start < AHEAD && let Some(windows) = &mut self.spared {
+            if start < AHEAD
+                && let Some(windows) = &mut self.spared
+            {
                 windows[own].until = window.from;
             }
             return Fate::Whole;
@@ -202,11 +212,12 @@ impl Connection {
     fn news(&mut self, interface: u32, side: Side, [client, server]: [SocketAddr; 2]) -> Counted {
         let ways = [0, 1].map(|way| {
             let counted = &self.counted.ways[way];
-            let (full, empty) = std::mem::replace(&mut self.told[way], (counted.full, counted.empty));
+            let now = (counted.full, counted.empty, counted.wire);
+            let (full, empty, wire) = std::mem::replace(&mut self.told[way], now);
             let full = counted.full.wrapping_sub(full);
             let empty = counted.empty.wrapping_sub(empty);
             let (acked, full_ns, last_ns) = (counted.acked, counted.full_ns, counted.last_ns);
-            Way { bytes: counted.range(), acked, full, empty, full_ns, last_ns }
+            Way { bytes: counted.range(), acked, full, empty, wire: counted.wire - wire, full_ns, last_ns }
         });
         Counted { interface, side, client, server, ways }
     }

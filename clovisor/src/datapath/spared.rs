@@ -31,8 +31,8 @@ struct Slot {
     owner: u32,
     connection: SessionKey,
     side: Side,
-    /// Packets of each direction with payload, and without, that were told.
-    told: [(u32, u32); 2],
+    /// Of each direction what was told: packets with payload and without, and bytes on the wire.
+    told: [(u32, u32, u64); 2],
 }
 
 impl Spared {
@@ -156,7 +156,7 @@ impl Spared {
             Some(index) => index,
             None if self.slots.len() < SLOTS as usize => {
                 let owner = u32::try_from(self.slots.len()).ok()?;
-                self.slots.push(Slot { owner, connection, side, told: [(0, 0); 2] });
+                self.slots.push(Slot { owner, connection, side, told: [(0, 0, 0); 2] });
                 self.slots.len() - 1
             }
             None => return None,
@@ -165,7 +165,7 @@ impl Spared {
         // No slot is named 0, and the name comes again only when others have come between.
         let next = before.wrapping_add(SLOTS);
         let owner = if next < SLOTS { next.wrapping_add(SLOTS) } else { next };
-        self.slots[index] = Slot { owner, connection, side, told: [(0, 0); 2] };
+        self.slots[index] = Slot { owner, connection, side, told: [(0, 0, 0); 2] };
         self.by_connection.insert(connection, index);
         Some(index)
     }
@@ -179,7 +179,7 @@ impl Spared {
 impl Slot {
     /// Packets that were told.
     fn packets(&self) -> u32 {
-        self.told.iter().fold(0, |sum: u32, (full, empty)| sum.wrapping_add(*full).wrapping_add(*empty))
+        self.told.iter().fold(0, |sum: u32, (full, empty, _)| sum.wrapping_add(*full).wrapping_add(*empty))
     }
 
     /// What was counted and not told before; nothing if it is of another who had the slot.
@@ -195,14 +195,14 @@ impl Slot {
                 if more < 1 << 31 { more } else { 0 }
             };
             let (full, empty) = (news(counted.full, told.0), news(counted.empty, told.1));
-            *told = (told.0.wrapping_add(full), told.1.wrapping_add(empty));
+            let wire = counted.wire.saturating_sub(told.2);
+            *told = (told.0.wrapping_add(full), told.1.wrapping_add(empty), told.2 + wire);
             let (acked, full_ns, last_ns) = (counted.acked, counted.full_ns, counted.last_ns);
-            *way = Way { bytes: counted.range(), acked, full, empty, full_ns, last_ns };
+            *way = Way { bytes: counted.range(), acked, full, empty, wire, full_ns, last_ns };
         }
         let SessionKey { interface, client, server, client_port, server_port } = self.connection;
-        let [client, server] = [(client, client_port), (server, server_port)].map(|(octets, port)| {
-            SocketAddr::new(IpAddr::from(octets).to_canonical(), port)
-        });
+        let [client, server] = [(client, client_port), (server, server_port)]
+            .map(|(octets, port)| SocketAddr::new(IpAddr::from(octets).to_canonical(), port));
         Some(Counted { interface, side: self.side, client, server, ways })
     }
 }

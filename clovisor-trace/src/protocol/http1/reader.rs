@@ -108,16 +108,7 @@ impl Maybe {
     /// As it came: the start of its packet.
     pub(crate) fn chunk(&self, toward: Toward) -> Chunk<'_> {
         let Self { offset, time_ns, acked, is_bound, .. } = *self;
-        Chunk {
-            toward,
-            time_ns,
-            offset,
-            acked,
-            is_bound,
-            bytes: &self.bytes,
-            packets: 1,
-            trouble: None,
-        }
+        Chunk { toward, time_ns, offset, acked, is_bound, bytes: &self.bytes, packets: 1, trouble: None }
     }
 }
 
@@ -407,16 +398,7 @@ mod tests {
 
     fn chunk(offset: u64, bytes: &str) -> Chunk<'_> {
         let (toward, bytes) = (Toward::Server, bytes.as_bytes());
-        Chunk {
-            toward,
-            time_ns: offset,
-            offset,
-            acked: 1,
-            is_bound: false,
-            bytes,
-            packets: 1,
-            trouble: None,
-        }
+        Chunk { toward, time_ns: offset, offset, acked: 1, is_bound: false, bytes, packets: 1, trouble: None }
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub fn tale(mut bytes: &[u8]) -> Option<Tale> {
 fn way(bytes: &mut &[u8]) -> Option<Way> {
     Some(Way {
         bytes: u64::from_ne_bytes(take(bytes)?),
+        wire: u64::from_ne_bytes(take(bytes)?),
         acked: u32::from_ne_bytes(take(bytes)?),
         full: u32::from_ne_bytes(take(bytes)?),
         empty: u32::from_ne_bytes(take(bytes)?),
