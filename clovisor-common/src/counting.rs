@@ -222,7 +222,10 @@ impl Way {
             self.full = self.full.wrapping_add(1);
             self.full_ns = seen.time_ns;
             let end = seen.seq.wrapping_add(seen.payload_len);
-            self.bytes = self.bytes & 0xffff_ffff | (end as u64) << 32;
+            let (first, behind) = self.range();
+            // A packet without payload may have shown that bytes are missing: it has come to user space, and what came before was told.
+            let first = if behind == seen.seq { first } else { seen.seq };
+            self.bytes = first as u64 | (end as u64) << 32;
         } else {
             self.empty = self.empty.wrapping_add(1);
         }
