@@ -95,3 +95,84 @@ impl Hello {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The front of a hello with these lengths, in this kind of record.
+    fn hello(version: [u8; 2], record: u16, kind: u8, message: u32) -> Vec<u8> {
+        let [_, message @ ..] = message.to_be_bytes();
+        let record = record.to_be_bytes();
+        [&[HANDSHAKE][..], &version, &record, &[kind], &message, &[3, 3]].concat()
+    }
+
+    #[test]
+    fn hellos_of_clients() {
+        for (version, record, message, verdict) in [
+            ([3, 1], 512, 508, Verdict::Sure),
+            ([3, 2], 512, 508, Verdict::Sure),
+            ([3, 3], 512, 508, Verdict::Sure),
+            // Goes on in another record, as long ones do and as some senders cut them.
+            ([3, 1], 16_384, 20_000, Verdict::Sure),
+            ([3, 1], 6, 508, Verdict::Sure),
+            // The shortest and the longest that there may be.
+            ([3, 1], 45, 41, Verdict::Sure),
+            ([3, 1], 16_384, 131_396, Verdict::Sure),
+            ([3, 1], 44, 40, Verdict::Not),
+            ([3, 1], 16_384, 131_397, Verdict::Not),
+            ([3, 1], 5, 508, Verdict::Not),
+            ([3, 1], 16_385, 20_000, Verdict::Not),
+            // Something behind it in its record.
+            ([3, 1], 513, 508, Verdict::Not),
+            // SSL 3.0, and nothing that there is.
+            ([3, 0], 512, 508, Verdict::Not),
+            ([3, 4], 512, 508, Verdict::Not),
+            ([2, 1], 512, 508, Verdict::Not),
+        ] {
+            let bytes = hello(version, record, 1, message);
+            assert_eq!(judge(&bytes), verdict, "{version:?} {record} {message}");
+            let shorter = (1..bytes.len()).map(|len| judge(&bytes[..len]));
+            assert!(shorter.clone().all(|cut| cut != Verdict::Sure), "{version:?} {record} {message}");
+            // What is right so far may be one.
+            assert!(verdict == Verdict::Not || shorter.clone().all(|cut| cut == Verdict::Unsure));
+        }
+        assert_eq!(judge(&hello([3, 1], 512, 2, 508)), Verdict::Not);
+    }
+
+    #[test]
+    fn hellos_of_servers() {
+        assert!(is_server_hello(&hello([3, 3], 122, 2, 118)));
+        // With a certificate in the same record.
+        assert!(is_server_hello(&hello([3, 3], 4_000, 2, 70)));
+        assert!(!is_server_hello(&hello([3, 3], 122, 1, 118)));
+        assert!(!is_server_hello(&hello([3, 3], 122, 2, 37)));
+        assert!(!is_server_hello(&hello([3, 3], 122, 2, 118)[..HELLO - 1]));
+        assert!(!is_server_hello(b"\x15\x03\x03\0\x02\x02\x28"), "an alert says nothing of what was asked");
+        assert!(!is_server_hello(b"HTTP/1.1 200 OK\r\n\r\n"));
+    }
+
+    #[test]
+    fn prefaces_of_http2() {
+        for len in 1..HTTP2.len() {
+            let verdict = if len < HTTP2_HEAD { Verdict::Not } else { Verdict::Unsure };
+            assert_eq!(judge(&HTTP2[..len]), verdict, "a head is told apart when it is whole");
+        }
+        assert_eq!(judge(HTTP2), Verdict::Sure);
+        assert_eq!(judge(&[HTTP2, b"\0\0\x12\x04"].concat()), Verdict::Sure);
+        for place in 0..HTTP2.len() {
+            let mut bytes = HTTP2.to_vec();
+            bytes[place] ^= 1;
+            assert_eq!(judge(&bytes), Verdict::Not, "{place}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_http1_is_another_protocol() {
+        let messages =
+            ["GET / HTTP/1.1\r\n\r\n", "PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n", "P", "HTTP/1.1 200 OK\r\n\r\n"];
+        for message in messages {
+            assert_eq!(judge(message.as_bytes()), Verdict::Not, "{message}");
+        }
+    }
+}
