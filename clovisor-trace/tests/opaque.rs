@@ -5,6 +5,7 @@
 mod wire;
 
 use clovisor_trace::{Limits, Outcome, Packet, Protocol, Session, Side, Toward, Tracer};
+use proptest::prelude::*;
 use wire::{Frame, SERVER_PORT, Wire, lines, trace, trace_trimmed, trim::Trim, whole};
 
 const CLIENT: Toward = Toward::Server;
@@ -327,5 +328,55 @@ fn what_is_lost_of_an_opaque_connection_is_missing() {
         // The last bytes are acknowledged by none, so nobody knows of them.
         let unknown = if at == places.len() - 1 { data.len() } else { 0 };
         assert_eq!(seen, (all - unknown) as u64, "{at}");
+    }
+}
+
+/// A connection of TLS with these cuts.
+fn any_cuts(sizes: &[usize]) -> (Wire, usize) {
+    let [client, server] = hellos().next().expect("one");
+    let data = record(2_000);
+    let turns: [&[u8]; 6] = [&client, &server, &data, &data, &data, &data];
+    let mut wire = said(&turns, &mut sizes.iter().copied().cycle());
+    end(&mut wire, Ending::Fins);
+    (wire, turns.iter().map(|turn| turn.len()).sum())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn repetitions_and_late_packets_change_nothing(
+        sizes in prop::collection::vec(1_usize..1_400, 1..20),
+        fates in prop::collection::vec((0_usize..4, any::<bool>()), 1..60),
+    ) {
+        let (wire, all) = any_cuts(&sizes);
+        let mut arrivals = Vec::new();
+        for ((at, frame), (delay, is_twice)) in wire.frames.iter().enumerate().zip(fates.iter().cycle()) {
+            // What opens a connection comes first, or it is met in its middle.
+            let delay = if at < 3 { 0 } else { *delay };
+            arrivals.push((at + delay, at, frame));
+            arrivals.extend(is_twice.then_some((at, at, frame)));
+        }
+        arrivals.sort_by_key(|(place, at, _)| (*place, *at));
+        let frames: Vec<_> = arrivals.into_iter().map(|(_, _, frame)| frame.clone()).collect();
+        let sessions = trace(&frames);
+        prop_assert_eq!(sessions.len(), 1, "{:?}", lines(&sessions));
+        prop_assert_eq!(sessions[0].request.bytes + sessions[0].response.bytes, all as u64);
+        prop_assert_eq!(sessions[0].outcome, Outcome::Unparsed);
+    }
+
+    #[test]
+    fn whatever_is_lost_no_more_sessions_come_of_it(
+        sizes in prop::collection::vec(1_usize..1_400, 1..20),
+        keep in prop::collection::vec(prop::bool::weighted(0.9), 1..100),
+    ) {
+        let (wire, _) = any_cuts(&sizes);
+        // The first packet of the client is there.
+        let kept = wire.frames.iter().zip((0..).map(|at| at < 4 || keep[at % keep.len()]));
+        let frames: Vec<_> = kept.filter(|(_, keep)| *keep).map(|(frame, _)| frame.clone()).collect();
+        let is_known = sizes[0] >= 11;
+        let sessions = trace(&frames);
+        prop_assert!(!is_known || sessions.len() == 1, "{:?}", lines(&sessions));
+        prop_assert!(!is_known || sessions[0].outcome == Outcome::Unparsed);
     }
 }
