@@ -252,6 +252,17 @@ fn another_protocol_is_known_at_the_start_only() {
         assert_eq!(found, in_the_middle(&other));
         assert!(found.iter().filter(|line| line.starts_with("GET /b")).count() == 2, "{found:?}");
     }
+    // Behind a gap, too, even where a request has brought the stream back into step.
+    for preface in [PREFACE, b"PRI * HTTP/2.0\r\n\r\nTM\r\n\r\n"] {
+        let mut wire = Wire::in_the_middle(40_000, 1_000, 5_000);
+        for (toward, bytes) in
+            [(CLIENT, GET), (SERVER, OK), (CLIENT, preface), (SERVER, BAD), (CLIENT, NEXT), (SERVER, MOVED)]
+        {
+            wire.send(toward, bytes, &mut whole());
+        }
+        let found = lines(&trace(&wire.frames));
+        assert!(found[2].starts_with("GET /b"), "{found:?}");
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Connections on a port that is named http which speak another protocol from their first byte on: TLS, or HTTP/2 with prior knowledge.
 //!
-//! Such a connection is one session, [`Outcome::Unparsed`](crate::Outcome::Unparsed), from its first byte to its last, and as nothing in it could be read, nothing
-//! of it is looked at: both directions are [`State::Opaque`], which no byte ends. The server's is so from its first bytes that are not
-//! HTTP/1, since a server that does not know the protocol may say so in HTTP/1, and that is shown. It refuses to guess: what does not
-//! begin with the other protocol's own first bytes ([`preface`]) is left as it was.
+//! Such a connection is one session, [`Outcome::Unparsed`](crate::Outcome::Unparsed), from its first byte to its last, and as nothing in
+//! it could be read, nothing of it is looked at: both directions are [`State::Opaque`], which no byte ends. The server's is so from its
+//! first bytes that are not HTTP/1, since a server that does not know the protocol may say so in HTTP/1, and that is shown. It refuses to
+//! guess: what does not begin with the other protocol's own first bytes ([`preface`]) is left as it was.
 
 use super::{
     Http1,
@@ -31,8 +31,8 @@ impl Http1 {
     /// The head of a request could be read, and nobody can tell where the request ends: was it the front of HTTP/2's preface? `rest` is
     /// what of the chunk is behind it.
     pub(super) fn judge_head(&mut self, chunk: &Chunk<'_>, head: &[u8], rest: &[u8]) {
-        // With another request before it, it would not be the connection's only session.
-        if preface::is_http2_head(head) && self.pending.len() == 1 {
+        // With another request before it, it would not be the connection's only session; behind a gap, it may be in a body.
+        if preface::is_http2_head(head) && self.pending.len() == 1 && self.habits.is_known {
             self.judge_preface(chunk, &[head, &rest[..rest.len().min(preface::ENOUGH)]].concat());
         }
     }
