@@ -44,6 +44,7 @@ pub fn all() -> io::Result<Vec<Seed>> {
         seeds.push(("tracer", name.clone(), steps(&connections)));
         seeds.push(("capture", name, file));
     }
+    seeds.extend(others().map(|(name, input)| ("http", name.to_owned(), input)));
     seeds.extend(troubles().map(|(name, input)| ("tracer", name.to_owned(), input)));
     seeds.iter_mut().for_each(|(_, _, input)| input.truncate(MOST_BYTES));
     Ok(seeds)
@@ -189,6 +190,31 @@ fn troubles() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
         }
         (name, input)
     })
+}
+
+/// Other protocols than HTTP/1, each with a cut in its first bytes: what both ends say.
+fn others() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let hello = |kind, body: &[u8]| {
+        let len = u8::try_from(body.len()).expect("short");
+        [&[22, 3, 1, 0, len + 4, kind, 0, 0, len, 3, 3], &body[2..]].concat()
+    };
+    let (asked, answered) = (hello(1, &[1; 41]), hello(2, &[2; 38]));
+    let data = b"\x17\x03\x03\0\x05hello";
+    let (preface, settings) = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\x04\0\0\0\0\0");
+    let refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno";
+    let say = |turns: &[&[u8]]| {
+        let (start, rest) = turns[0].split_at(5);
+        // Both ends say FIN at the end.
+        [&[1 << 2], start, &[CUT], rest, &[TURN], &turns[1..].join(&TURN)].concat()
+    };
+    [
+        ("tls", say(&[&asked, &answered, data, data])),
+        ("tls-refused", say(&[&asked, refusal])),
+        ("http2", say(&[preface, settings, settings, settings])),
+        ("http2-refused", say(&[preface, refusal])),
+        ("http2-server-first", [&[1 << 2, TURN][..], settings, &[TURN], preface, &[TURN], settings].concat()),
+    ]
+    .into_iter()
 }
 
 #[cfg(test)]

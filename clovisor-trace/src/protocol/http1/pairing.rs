@@ -35,7 +35,7 @@ pub(super) struct Habits {
     /// It has sent a request that found both ends quiet, although it had no response to the one before.
     overlaps: bool,
     /// All of its requests were seen.
-    is_known: bool,
+    pub(super) is_known: bool,
     /// What the client had acknowledged with the latest bytes of its requests, unless some were lost since.
     latest_acked: Place,
     /// Where the latest bytes of the server end, and what they acknowledged.

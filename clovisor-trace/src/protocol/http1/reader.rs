@@ -50,8 +50,10 @@ pub(crate) enum State {
     Body(Body),
     /// Behind a request that asked for another protocol: nobody knows until the response. Bytes so far.
     Hold(Box<Kept>),
-    /// Another protocol.
+    /// Another protocol, behind the session that led to it.
     Tunnel,
+    /// Another protocol, all of it of one session.
+    Opaque,
     /// Out of step; a packet that starts like a message may bring it back.
     Lost,
 }
@@ -101,7 +103,7 @@ pub(crate) enum Event<'a> {
 }
 
 impl Maybe {
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.offset + self.bytes.len() as u64
     }
 
@@ -117,7 +119,7 @@ impl Maybe {
 pub(crate) struct Reader<const RESPONSES: bool> {
     pub(crate) state: State,
     /// Only where the state is [`State::Lost`].
-    maybe: Option<Box<Maybe>>,
+    pub(super) maybe: Option<Box<Maybe>>,
 }
 
 impl<const RESPONSES: bool> Reader<RESPONSES> {
@@ -149,7 +151,7 @@ impl<const RESPONSES: bool> Reader<RESPONSES> {
                 held.bytes.extend_from_slice(bytes);
                 Event::Held(bytes.len())
             }
-            State::Tunnel | State::Lost => Event::Foreign(bytes.len()),
+            State::Tunnel | State::Opaque | State::Lost => Event::Foreign(bytes.len()),
         }
     }
 
@@ -228,6 +230,11 @@ impl<const RESPONSES: bool> Reader<RESPONSES> {
         matches!(self.state, State::Lost)
     }
 
+    /// Whether it is of another protocol, and counted.
+    pub(super) fn is_opaque(&self) -> bool {
+        matches!(self.state, State::Opaque)
+    }
+
     /// Whether it stands between two messages.
     #[inline]
     pub(crate) fn is_between(&self) -> bool {
@@ -238,7 +245,7 @@ impl<const RESPONSES: bool> Reader<RESPONSES> {
     pub(crate) fn unneeded(&self) -> u64 {
         match &self.state {
             State::Body(body) => body.unneeded(),
-            State::Tunnel => u64::MAX,
+            State::Tunnel | State::Opaque => u64::MAX,
             State::Head(_) | State::Hold(_) | State::Lost => 0,
         }
     }

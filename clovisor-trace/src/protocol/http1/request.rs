@@ -19,17 +19,18 @@ impl Http1 {
     /// Takes the next bytes of the client.
     pub(super) fn request_bytes(&mut self, chunk: &Chunk<'_>, limits: &Limits, out: &mut Reports) {
         if self.requests.is_lost()
+            && !self.goes_on_preface(chunk)
             && self.may_ask()
             && let Some(before) = self.requests.resync(chunk)
         {
             self.request_bytes(&before.chunk(Toward::Server), limits, out);
         }
-        self.asked = chunk.offset + chunk.bytes.len() as u64;
         let mut at = 0;
         while at < chunk.bytes.len() {
             at += self.next_request_bytes(chunk, at, limits, out);
             self.report_done(out);
         }
+        self.asked = chunk.offset + chunk.bytes.len() as u64;
         let (most, pending) = (limits.pipeline.max(1), self.pending.len() as usize);
         if pending > most {
             // Whose response comes next can no longer be told.
@@ -52,7 +53,11 @@ impl Http1 {
             return taken;
         }
         match self.requests.read(bytes, limits.head) {
-            Event::Nothing(taken) | Event::Foreign(taken) => taken,
+            Event::Nothing(taken) => taken,
+            Event::Foreign(taken) => {
+                self.foreign_request(chunk, offset, taken);
+                taken
+            }
             Event::Held(taken) => {
                 let Chunk { time_ns, acked, is_bound, .. } = *chunk;
                 self.held.get_or_insert_with(|| Box::new(Held { offset, time_ns, acked, is_bound }));
@@ -64,8 +69,11 @@ impl Http1 {
             }
             Event::Head(taken, head) => {
                 self.request_part(chunk, offset, taken, out);
-                let head = RequestHead::parse(&head, &limits.headers).ok();
-                self.request_head(head, offset + taken as u64);
+                let parsed = RequestHead::parse(&head, &limits.headers).ok();
+                self.request_head(parsed, offset + taken as u64);
+                if self.requests.is_lost() {
+                    self.judge_head(chunk, &head, &bytes[taken..]);
+                }
                 taken
             }
             Event::BodyEnd(taken) => {
@@ -80,6 +88,9 @@ impl Http1 {
                     self.request_part(chunk, offset, bytes.len(), out);
                 }
                 self.requests_out_of_step(reason);
+                if self.asked == 0 && at == 0 {
+                    self.judge_preface(chunk, bytes);
+                }
                 bytes.len()
             }
         }
@@ -190,6 +201,7 @@ impl Http1 {
             newest.miss(Toward::Server, len);
         }
         match &mut self.requests.state {
+            State::Opaque => self.miss_opaque(Toward::Server, len),
             State::Tunnel | State::Lost => {}
             State::Body(body) => match body.skip(len) {
                 Skip::Inside => {}

@@ -76,7 +76,7 @@ impl Http1 {
         match self.responses.read(bytes, limits.head) {
             Event::Nothing(taken) | Event::Held(taken) => taken,
             Event::Foreign(taken) => {
-                self.miss_response(taken as u64);
+                self.foreign_response(chunk, offset, taken);
                 taken
             }
             Event::HeadPart(taken) | Event::BodyPart(taken) => {
@@ -96,6 +96,9 @@ impl Http1 {
             event @ (Event::Invalid | Event::TooLong) => {
                 let reason = if event == Event::TooLong { Outcome::Truncated } else { Outcome::Unparsed };
                 self.response_part(chunk, offset, bytes.len());
+                if self.answers_lost_hello(offset, bytes) {
+                    return bytes.len();
+                }
                 // The body was not framed as this request would have it. What answers nonsense may be nonsense.
                 if self.orphan.is_none() && !self.answered().is_some_and(|answered| answered.is_unparsed()) {
                     self.disprove(out);
@@ -215,6 +218,9 @@ impl Http1 {
 
     /// Nobody can tell where the response under way, if any, ends.
     pub(super) fn responses_out_of_step(&mut self, outcome: Outcome, out: &mut Reports) {
+        if self.responses_become_opaque() {
+            return;
+        }
         let under_way = self.answered().filter(|answered| answered.response_start_ns.is_some());
         if let Some(answered) = under_way {
             answered.response_cut = true;
@@ -225,7 +231,7 @@ impl Http1 {
             self.response_cut_short();
             self.response_end(None, out);
         }
-        self.responses.state = State::Lost;
+        self.responses.state = if self.requests.is_opaque() { State::Opaque } else { State::Lost };
         self.habits.adrift = true;
         self.habits.proved = false;
     }
@@ -261,11 +267,13 @@ impl Http1 {
         if !is_tunnel && self.pending.front().is_some_and(|front| front.response_done) {
             self.resolve(false, out);
         }
-        if let Some(answered) = self.answered().filter(|answered| answered.response_start_ns.is_some()) {
+        let is_opaque = self.requests.is_opaque();
+        let has_begun = |answered: &&mut Pending| is_opaque || answered.response_start_ns.is_some();
+        if let Some(answered) = self.answered().filter(has_begun) {
             answered.miss(Toward::Client, len);
         }
         match &mut self.responses.state {
-            State::Tunnel | State::Lost => {}
+            State::Tunnel | State::Opaque | State::Lost => {}
             State::Body(body) => match body.skip(len) {
                 Skip::Inside => {}
                 Skip::End => {
@@ -286,7 +294,7 @@ impl Http1 {
     }
 
     /// So many bytes of the server are of nobody knows what.
-    fn miss_response(&mut self, bytes: u64) {
+    pub(super) fn miss_response(&mut self, bytes: u64) {
         let lost = self.lost();
         lost.bytes = lost.bytes.saturating_add(bytes);
     }
