@@ -23,7 +23,7 @@ pub struct Trim {
     /// So many packets come before it is told.
     delay: usize,
     packets: usize,
-    /// Bytes that were not copied.
+    /// Bytes of payload that were not copied.
     pub spared: usize,
     /// Packets that were only counted.
     pub counted: u64,
@@ -87,6 +87,7 @@ impl Trim {
             Fate::Trimmed => &packet.data[..packet.data.len() - len],
             Fate::Counted => {
                 self.counted += 1;
+                self.spared += len;
                 return self.hear(tracer, now_ns);
             }
         };

@@ -24,8 +24,8 @@ use proptest::{
 use trim::Trim;
 
 /// Sessions of the packets, so far apart, and their ledger checked after each. With `trim` packets that nobody looks at come without
-/// their payload.
-fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Session> {
+/// their payload, or are counted.
+fn trace(frames: &[Frame], pace_ns: u64, protocol: Protocol, mut trim: Option<&mut Trim>) -> Vec<Session> {
     let unneeded = trim.is_some().then_some(1);
     let limits = Limits { headers: vec!["x-tag".to_owned()], unneeded, ..Limits::default() };
     let mut tracer = Tracer::new(limits);
@@ -39,7 +39,7 @@ fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Ses
             interface: 1,
             side: Side::Server,
             toward: frame.toward,
-            protocol: Protocol::Http,
+            protocol,
             wire_len: u32::try_from(frame.data.len()).expect("small"),
             data: &frame.data,
         };
@@ -70,12 +70,15 @@ fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Ses
 /// Plays, traces and judges; leaves the packets behind if a law is broken.
 fn hold(talk: &Conversation, trouble: &Trouble) -> Result<(), TestCaseError> {
     let run = play(talk, trouble);
-    let sessions = trace(&run.frames, trouble.pace_ns, None);
+    let sessions = trace(&run.frames, trouble.pace_ns, Protocol::Http, None);
     let verdict = judge(talk, &run, &sessions).and_then(|()| {
-        for delay in [0, 3] {
-            let trimmed = trace(&run.frames, trouble.pace_ns, Some(&mut Trim::new(delay)));
-            if trimmed != sessions {
-                return Err(differ(&sessions, &trimmed, delay));
+        let opaque = trace(&run.frames, trouble.pace_ns, Protocol::Tcp, None);
+        for (protocol, whole) in [(Protocol::Http, &sessions), (Protocol::Tcp, &opaque)] {
+            for delay in [0, 3] {
+                let spared = trace(&run.frames, trouble.pace_ns, protocol, Some(&mut Trim::new(delay)));
+                if spared != *whole {
+                    return Err(differ(whole, &spared, delay));
+                }
             }
         }
         Ok(())
@@ -185,7 +188,7 @@ fn thousands_of_requests_on_one_connection() {
         (talk.habit, talk.ending) = (habit, Ending::ClientCloses);
         let trouble = trouble(true, false).new_tree(&mut runner).expect("trouble").current();
         hold(&talk, &trouble).expect("the laws");
-        let sessions = trace(&play(&talk, &trouble).frames, trouble.pace_ns, None);
+        let sessions = trace(&play(&talk, &trouble).frames, trouble.pace_ns, Protocol::Http, None);
         let ended = |session: &&Session| matches!(session.outcome, Outcome::Complete | Outcome::Upgraded);
         assert_eq!(sessions.iter().filter(ended).count(), 3_000);
     }
