@@ -26,8 +26,8 @@ pub struct Spared {
     /// The connection that has the slot now, as [`slot`] names it; an entry in `sessions` that names another is of one that had it
     /// before.
     pub owner: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Not zero if packets may be only counted.
+    pub counts: u32,
     /// Bytes of the client, then of the server, that nobody looks at.
     pub unneeded: [Window; 2],
 }

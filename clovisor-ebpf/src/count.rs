@@ -74,7 +74,9 @@ pub(crate) unsafe fn look(
         } else {
             (&raw mut (*windows)[1], (*windows)[0], &raw mut (*ways)[1], &raw const (*ways)[0])
         };
-        if (*way).counts(&*other, &seen, (*window, opposite), (reach, opposite_reach)) {
+        if (*spared).counts != 0
+            && (*way).counts(&*other, &seen, (*window, opposite), (reach, opposite_reach))
+        {
             (*way).count(&seen);
             if (*counted).is_due(now) {
                 tell(ctx, key, counted, choice, now);

@@ -171,7 +171,7 @@ fn told(frames: &[Frame]) -> Vec<[u32; 2]> {
     }
     assert!(told.iter().all(|unneeded| unneeded.server.port() == SERVER_PORT));
     let spared = |unneeded: &Unneeded| match unneeded.wish {
-        Wish::Spare { bytes } => Some(bytes.map(|(from, until)| until.wrapping_sub(from))),
+        Wish::Spare { bytes, .. } => Some(bytes.map(|(from, until)| until.wrapping_sub(from))),
         Wish::Ask | Wish::Forget => None,
     };
     told.iter().filter_map(spared).collect()

@@ -209,7 +209,7 @@ impl Live {
     fn grant(&mut self, unneeded: &Unneeded, settled_ns: u64) -> Result<(), KernelError> {
         let Self { kernel, spared, pipeline, .. } = self;
         let news = match unneeded.wish {
-            Wish::Spare { bytes } => spared.spare(kernel, unneeded, bytes)?,
+            Wish::Spare { bytes, counts } => spared.spare(kernel, unneeded, bytes, counts)?,
             Wish::Forget => spared.forget(kernel, unneeded)?,
             Wish::Ask => {
                 if let Some(news) = spared.ask(kernel, unneeded, settled_ns)? {

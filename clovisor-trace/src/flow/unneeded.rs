@@ -43,6 +43,8 @@ pub enum Wish {
         /// Sequence numbers from the first of these bytes up to behind the last, less than 2^31 apart; equal if there are none. What
         /// is before the first has come, or is not waited for any more.
         bytes: [(u32, u32); 2],
+        /// Whether packets may be counted: nothing of either direction is missing, and both have begun.
+        counts: bool,
     },
     /// The connection has been silent, as far as is known here: whether anything was counted is to be answered by
     /// [`Tracer::answer_counted`](crate::Tracer::answer_counted). It is soon given up.
@@ -113,7 +115,8 @@ impl Flow {
             let next = stream.next().unwrap_or(0);
             (stream.seq(next), stream.seq(end.max(next)))
         });
-        Unneeded::new(key, Wish::Spare { bytes })
+        let counts = self.streams.iter().all(Stream::is_at_rest);
+        Unneeded::new(key, Wish::Spare { bytes, counts })
     }
 
     /// A piece with any bytes in the place of those that did not come because nobody looks at them, in parts of as many as are at

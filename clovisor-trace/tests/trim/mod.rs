@@ -35,7 +35,7 @@ struct Connection {
     /// How far each direction has come.
     reach: [Reach; 2],
     /// What is not needed, if it is told.
-    spared: Option<[Window; 2]>,
+    spared: Option<([Window; 2], bool)>,
     counted: counting::Counted,
     /// What was handed in of each direction: packets with and without payload, and bytes.
     told: [(u32, u32, u64); 2],
@@ -100,7 +100,7 @@ impl Trim {
     pub fn hear(&mut self, tracer: &mut Tracer, now_ns: u64) {
         while let Some(told) = tracer.poll_unneeded() {
             match told.wish {
-                Wish::Spare { bytes } => {
+                Wish::Spare { bytes, .. } => {
                     bytes
                         .iter()
                         .for_each(|(from, until)| assert!(until.wrapping_sub(*from) < AHEAD, "{told:?}"));
@@ -115,12 +115,12 @@ impl Trim {
     fn note(&mut self, told: &Unneeded, tracer: &mut Tracer, now_ns: u64) {
         let Some(connection) = self.connections.get_mut(&[told.client, told.server]) else { return };
         match told.wish {
-            Wish::Spare { bytes } => {
+            Wish::Spare { bytes, counts } => {
                 if connection.spared.is_none() {
                     connection.counted = counting::Counted::default();
                     connection.told = Default::default();
                 }
-                connection.spared = Some(bytes.map(|(from, until)| Window { from, until }));
+                connection.spared = Some((bytes.map(|(from, until)| Window { from, until }), counts));
             }
             Wish::Ask => {
                 let news = connection.news(told.interface, told.side, [told.client, told.server]);
@@ -166,16 +166,18 @@ impl Connection {
         };
         let reach = (self.reach[own], self.reach[opposite]);
         self.reach[own] = reach.0.with(seen.seq, seen.payload_len, tcp.syn);
-        let Some(windows) = self.spared else { return Fate::Whole };
+        let Some((windows, counts)) = self.spared else { return Fate::Whole };
         if tcp.syn {
             self.spared = None;
         }
-        if self.counted.ways[own].counts(
-            &self.counted.ways[opposite],
-            &seen,
-            (windows[own], windows[opposite]),
-            reach,
-        ) {
+        if counts
+            && self.counted.ways[own].counts(
+                &self.counted.ways[opposite],
+                &seen,
+                (windows[own], windows[opposite]),
+                reach,
+            )
+        {
             self.counted.ways[own].count(&seen);
             if self.counted.is_due(now_ns) {
                 self.told(now_ns, tell);
@@ -194,7 +196,7 @@ impl Connection {
         }
         if start >= window.len() {
             if start < AHEAD
-                && let Some(windows) = &mut self.spared
+                && let Some((windows, _)) = &mut self.spared
             {
                 windows[own].until = window.from;
             }

@@ -36,7 +36,7 @@ struct Slot {
 }
 
 impl Spared {
-    /// Says which bytes of a connection are not needed. The kernel side forgets connections that were used least lately, and all
+    /// Says which bytes of a connection are not needed, and whether their packets may be counted. The kernel side forgets connections that were used least lately, and all
     /// slots may be given out: then nothing is spared. What was counted before the kernel side forgot this one is returned.
     ///
     /// # Errors
@@ -46,6 +46,7 @@ impl Spared {
         kernel: &mut Kernel,
         unneeded: &Unneeded,
         bytes: [(u32, u32); 2],
+        counts: bool,
     ) -> Result<Option<Counted>, KernelError> {
         let connection = session_key(unneeded.interface, unneeded.client, unneeded.server);
         let Some(mut value) = kernel.connection(&connection)? else { return Ok(None) };
@@ -63,7 +64,8 @@ impl Spared {
             },
         };
         let owner = self.slots[index].owner;
-        kernel.set_spared(owner, owner, bytes.map(|(from, until)| Window { from, until }))?;
+        let unneeded = bytes.map(|(from, until)| Window { from, until });
+        kernel.set_spared(owner, clovisor_common::Spared { owner, counts: counts.into(), unneeded })?;
         if is_new {
             value.slot = owner;
             if !kernel.replace_connection(&connection, value)? {
@@ -112,7 +114,7 @@ impl Spared {
         let Some(&index) = self.by_connection.get(&connection) else { return Ok(None) };
         let owner = self.slots[index].owner;
         // From here on nothing is counted there, so that nothing is lost of what is read next.
-        kernel.set_spared(owner, 0, [Window::default(); 2])?;
+        kernel.set_spared(owner, clovisor_common::Spared::default())?;
         let counted = kernel.counted(owner)?;
         let news = self.slots[index].news(&counted);
         self.take_back(index);
@@ -241,12 +243,12 @@ impl Kernel {
         }
     }
 
-    /// Says what is not needed, in the slot of a name, and whose that is.
-    fn set_spared(&mut self, of: u32, owner: u32, unneeded: [Window; 2]) -> Result<(), KernelError> {
+    /// Says what is not needed, in the slot of a name.
+    fn set_spared(&mut self, of: u32, spared: clovisor_common::Spared) -> Result<(), KernelError> {
         let fault = |source| KernelError::Map { name: name::UNNEEDED, source };
         let map = self.ebpf.map_mut(name::UNNEEDED).ok_or(KernelError::Absent(name::UNNEEDED))?;
         let mut map = Array::<&mut MapData, clovisor_common::Spared>::try_from(map).map_err(fault)?;
-        map.set(slot(of), clovisor_common::Spared { owner, pad: 0, unneeded }, 0).map_err(fault)
+        map.set(slot(of), spared, 0).map_err(fault)
     }
 
     /// What was counted, by the slot of a name.

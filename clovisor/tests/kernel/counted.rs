@@ -78,8 +78,8 @@ impl Talk {
     }
 
     fn spare(&mut self, bytes: [(u32, u32); 2]) {
-        let wish = connection(Wish::Spare { bytes });
-        assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes).unwrap(), None);
+        let wish = connection(Wish::Spare { bytes, counts: true });
+        assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes, true).unwrap(), None);
     }
 
     /// Sends it; its verdict, and what was told before it.

@@ -31,7 +31,9 @@ pub(crate) fn connection(wish: Wish) -> Unneeded {
 fn spare(bench: &mut Bench, spared: &mut Spared, toward: Toward, from: u32, until: u32) {
     let mut bytes = [(0, 0); 2];
     bytes[toward as usize] = (from, until);
-    let counted = spared.spare(&mut bench.kernel, &connection(Wish::Spare { bytes }), bytes).unwrap();
+    let counted = spared
+        .spare(&mut bench.kernel, &connection(Wish::Spare { bytes, counts: true }), bytes, true)
+        .unwrap();
     assert!(counted.is_none_or(|counted| counted.packets() == 0));
 }
 
