@@ -178,8 +178,9 @@ impl Way {
         seen.is_plain
             && self.state & (STANDS | OVER) == STANDS
             && other.state & STANDS != 0
-            // Otherwise this packet is waited for: the other end has said that it has it.
+            // Neither end has said that it has more than has come here: that would be waited for.
             && reach.sent.wrapping_sub(other.acked) < AHEAD
+            && opposite_reach.sent.wrapping_sub(seen.ack) < AHEAD
             && seen.seq == reach.sent
             && reach.is_whole(window)
             && opposite_reach.is_whole(opposite)
