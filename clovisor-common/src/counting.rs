@@ -127,7 +127,7 @@ impl Window {
 pub struct Reach {
     /// Behind the last byte that was sent.
     pub sent: u32,
-    /// Where it went on behind bytes that had not come.
+    /// Where it went on behind bytes that had not come, or was met.
     pub holed: u32,
 }
 assert_size!(Reach, 8);
@@ -142,7 +142,8 @@ impl Reach {
         }
         let end = seq.wrapping_add(payload_len);
         let ahead = seq.wrapping_sub(self.sent);
-        let is_hole = self.sent != 0 && ahead != 0 && ahead < AHEAD;
+        // Where it is met in its middle, nobody knows what is missing before.
+        let is_hole = self.sent == 0 || (ahead != 0 && ahead < AHEAD);
         Self {
             sent: if self.sent == 0 || end.wrapping_sub(self.sent) < AHEAD { end } else { self.sent },
             holed: if is_hole { seq } else { self.holed },
