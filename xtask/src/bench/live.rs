@@ -32,9 +32,13 @@ pub(crate) fn traced(world: &World, task: Task, kind: Kind) -> Result<(Value, Va
     let mut tracer = Tracer::start(world, kind)?;
     let mut client = world.open(task)?;
     tracer.begin()?;
+    let before = world.packets()?;
     let load = client.run()?;
     let used = tracer.used()?;
+    let packets = world.packets()? - before;
     drop(client);
     let answered = load["answered"].as_f64().unwrap_or_default();
-    Ok((load, tracer.finish()?.json(&used, answered)))
+    let mut traced = tracer.finish()?.json(&used, answered);
+    traced["packets_per_request"] = (packets as f64 / answered.max(1.0)).into();
+    Ok((load, traced))
 }

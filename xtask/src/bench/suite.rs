@@ -140,15 +140,11 @@ impl<'a> Suite<'a> {
     }
 
     fn pods(&self) -> Result<Value> {
-        let counts = &self.choice.pods;
-        let most = counts.iter().max().copied().unwrap_or(1);
-        self.step(&format!("making {most} pods and a client"))?;
-        let mut world = World::new(self.dir, self.programs()?, pods::size(most))?;
-        let mut all = Vec::new();
+        let (mut all, programs) = (Vec::new(), self.programs()?);
         for number in self.repetitions() {
-            for &count in counts {
-                self.step(&format!("{count} pods, run {number}"))?;
-                all.push(pods::measure(&mut world, count, self.choice.seconds)?);
+            for &count in &self.choice.pods {
+                self.step(&format!("a node with {count} pods, run {number}"))?;
+                all.push(pods::measure(self.dir, programs.clone(), count, self.choice.seconds)?);
             }
         }
         Ok(table::pods(&all))

@@ -135,6 +135,8 @@ fn growth(what: &str, measured: &[Value]) -> Vec<Value> {
         json!({
             what: count,
             "answered": at("/answered"),
+            "not_asked": at("/not_asked"),
+            "packets_per_request": at("/packets_per_request"),
             "captured": at("/captured"),
             "cpu_us_per_session": at("/cpu_us_per_session"),
             "connected_kb": at("/connected_kb"),
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(flows[0]["flows"], 0);
         assert_eq!(flows[1]["resident_kb"], json!({ "median": 3072.0, "least": 2048.0, "most": 4096.0 }));
         let table = markdown(&json!({ "flows": flows }));
-        assert!(table.contains("| 10 | - | - | - | 3.0 MB (2.0 to 4.0) | - |"), "{table}");
+        assert!(table.contains("| 10 | - | - | - | - | - | 3.0 MB (2.0 to 4.0) | - |"), "{table}");
     }
 
     #[test]
@@ -230,7 +232,7 @@ mod tests {
         let rows = pods(&[one(1, 1000), one(11, 1100), one(11, 1200), one(11, 1300)]);
         assert_eq!((&rows[0]["kb_per_pod"], &rows[1]["kb_per_pod"]), (&Value::Null, &json!(20.0)));
         let table = markdown(&json!({ "pods": rows }));
-        assert!(table.contains("| 11 | - | - | - | 1.2 MB (1.1 to 1.3) | - | - | 20.0 KB |"), "{table}");
-        assert!(table.contains("| 1 | - | - | - | 1.0 MB (1.0 to 1.0) | - | - | - |"), "{table}");
+        assert!(table.contains("| 11 | - | - | - | - | 1.2 MB (1.1 to 1.3) | - | - | 20.0 KB |"), "{table}");
+        assert!(table.contains("| 1 | - | - | - | - | 1.0 MB (1.0 to 1.0) | - | - | - |"), "{table}");
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::client::Clients;
 use super::server;
@@ -50,8 +51,6 @@ pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) dir: PathBuf,
     pub(crate) programs: Programs,
-    /// How many of the pods are asked and traced, the first ones.
-    pub(crate) pods: usize,
     size: Size,
     _server: Running,
 }
@@ -82,11 +81,10 @@ impl World {
             client.check_route(&server.ipv4.to_string())?;
         }
         let server = server::start(servers, size.processes, dir)?;
-        let pods = servers.len();
-        Ok(Self { node, dir: dir.to_owned(), programs, pods, size, _server: server })
+        Ok(Self { node, dir: dir.to_owned(), programs, size, _server: server })
     }
 
-    /// The node's ends of the asked servers' veth pairs, where tracers listen.
+    /// The node's ends of the servers' veth pairs, where tracers listen.
     pub(crate) fn veths(&self) -> impl Iterator<Item = &str> {
         self.servers().iter().map(|pod| pod.host_veth.as_str())
     }
@@ -96,8 +94,20 @@ impl World {
         &self.node.pods[0].host_veth
     }
 
+    /// Packets that have passed them so far, as the network stack hands them over: both ways, whoever they are of.
+    pub(crate) fn packets(&self) -> Result<u64> {
+        let links = self.node.namespace.ip(&["-s", "-json", "link", "show"])?;
+        let links: Vec<Value> = serde_json::from_str(&links).context("what ip says of links")?;
+        let is_one = |link: &&Value| self.veths().any(|veth| link["ifname"] == veth);
+        let packets = |link: &Value| {
+            ["/stats64/rx/packets", "/stats64/tx/packets"].map(|place| link.pointer(place)?.as_u64())
+        };
+        let all = links.iter().filter(is_one).flat_map(packets).collect::<Option<Vec<u64>>>();
+        Ok(all.context("ip says no counts of packets")?.iter().sum())
+    }
+
     fn servers(&self) -> &[Pod] {
-        &self.node.pods[..self.pods]
+        &self.node.pods[..usize::from(self.size.pods)]
     }
 
     /// Clients with their connections open, that have asked nothing yet. Connections and requests are spread evenly over the
