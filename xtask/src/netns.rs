@@ -136,6 +136,11 @@ fn add_pod(node: &Namespace, name: &str, number: u16, (first, prefix): (Ipv4Addr
         ["link", "add", &host_veth, "type", "veth", "peer", "name", POD_INTERFACE, "netns", namespace.name()];
     node.ip(&pair).context("cannot make a veth pair (does this kernel have the module `veth`?)")?;
     node.ip(&["link", "set", &host_veth, "master", BRIDGE, "up"])?;
+    if (first, prefix) == MANY {
+        // What each says to many (IPv6 asks for routers that way) would come to all the others: as many packets as pods, squared. By
+        // this they find each other by IPv4 alone.
+        node.ip(&["link", "set", &host_veth, "type", "bridge_slave", "mcast_flood", "off"])?;
+    }
     namespace.ip(&["address", "add", &format!("{ipv4}/{prefix}"), "dev", POD_INTERFACE])?;
     // Nobody else is on this bridge, so the address may be used at once.
     namespace.ip(&["address", "add", &format!("{ipv6}/64"), "dev", POD_INTERFACE, "nodad"])?;

@@ -29,7 +29,11 @@ pub(crate) fn run(world: &World, rate: u32, seconds: u16, kind: Option<Kind>) ->
 
 /// A task under the eyes of a tracer: what the client says, and what became of the tracer.
 pub(crate) fn traced(world: &World, task: Task, kind: Kind) -> Result<(Value, Value)> {
-    let mut tracer = Tracer::start(world, kind)?;
+    under(world, task, Tracer::start(world, kind)?)
+}
+
+/// The same with a tracer that is ready.
+pub(crate) fn under(world: &World, task: Task, mut tracer: Tracer) -> Result<(Value, Value)> {
     let mut client = world.open(task)?;
     tracer.begin()?;
     let before = world.packets()?;

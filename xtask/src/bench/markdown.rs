@@ -81,45 +81,47 @@ fn kernel_table(out: &mut String, kernel: &Value) {
     }
 }
 
+/// Columns of what grows, behind the count.
+const GROWTH: &str =
+    "requests | packets a request | captured | CPU a session | resident, connected | resident | at most |";
+
 fn flows_table(out: &mut String, flows: &Value) {
-    if rows(flows).next().is_some() {
-        *out += "\nWith many flows\n\n";
-        growth_table(out, "flows", flows, None);
+    if rows(flows).next().is_none() {
+        return;
+    }
+    let _ = write!(out, "\nWith many flows\n\n| flows | {GROWTH}\n{}|\n", "| --- ".repeat(8));
+    for row in rows(flows) {
+        let _ = writeln!(out, "| {} | {}", row["flows"], growth(row));
     }
 }
 
 fn pods_table(out: &mut String, pods: &Value) {
-    if rows(pods).next().is_some() {
-        *out += "\nWith many pods\n\n";
-        growth_table(out, "pods", pods, Some("kb_per_pod"));
+    if rows(pods).next().is_none() {
+        return;
+    }
+    let _ = write!(
+        out,
+        "\nWith many pods\n\n| pods | {GROWTH} a pod | CPU at rest |\n{}|\n",
+        "| --- ".repeat(10)
+    );
+    for row in rows(pods) {
+        let each = row["kb_per_pod"].as_f64().map_or("-".to_owned(), |kb| format!("{kb:.1} KB"));
+        let idle = cell(row, "idle_us_per_second", 1e-3, 1, " ms/s");
+        let _ = writeln!(out, "| {} | {} {each} | {idle} |", row["pods"], growth(row));
     }
 }
 
-/// A row for each count of `what`, and perhaps a last column of what each takes of the memory, in KB.
-fn growth_table(out: &mut String, what: &str, counts: &Value, each: Option<&str>) {
-    let _ = write!(
-        out,
-        "| {what} | requests | packets a request | captured | CPU a session | resident, connected | resident | at most |"
-    );
-    *out += if each.is_some() { " each |\n" } else { "\n" };
-    *out += &"| --- ".repeat(if each.is_some() { 9 } else { 8 });
-    *out += "|\n";
-    for row in rows(counts) {
-        let _ = write!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            row[what],
-            cell(row, "answered", 1.0, 0, ""),
-            cell(row, "packets_per_request", 1.0, 2, ""),
-            cell(row, "captured", 100.0, 2, " %"),
-            cell(row, "cpu_us_per_session", 1.0, 2, " µs"),
-            cell(row, "connected_kb", 1.0 / 1024.0, 1, " MB"),
-            cell(row, "resident_kb", 1.0 / 1024.0, 1, " MB"),
-            cell(row, "peak_kb", 1.0 / 1024.0, 1, " MB"),
-        );
-        let kb = each.map(|each| row[each].as_f64().map_or("-".to_owned(), |kb| format!("{kb:.1} KB")));
-        *out += &kb.map_or("\n".to_owned(), |kb| format!(" {kb} |\n"));
-    }
+fn growth(row: &Value) -> String {
+    format!(
+        "{} | {} | {} | {} | {} | {} | {} |",
+        cell(row, "answered", 1.0, 0, ""),
+        cell(row, "packets_per_request", 1.0, 2, ""),
+        cell(row, "captured", 100.0, 2, " %"),
+        cell(row, "cpu_us_per_session", 1.0, 2, " µs"),
+        cell(row, "connected_kb", 1.0 / 1024.0, 1, " MB"),
+        cell(row, "resident_kb", 1.0 / 1024.0, 1, " MB"),
+        cell(row, "peak_kb", 1.0 / 1024.0, 1, " MB"),
+    )
 }
 
 fn spans_table(out: &mut String, spans: &Value) {

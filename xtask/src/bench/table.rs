@@ -139,6 +139,7 @@ fn growth(what: &str, measured: &[Value]) -> Vec<Value> {
             "packets_per_request": at("/packets_per_request"),
             "captured": at("/captured"),
             "cpu_us_per_session": at("/cpu_us_per_session"),
+            "idle_us_per_second": at("/idle_us_per_second"),
             "connected_kb": at("/connected_kb"),
             "resident_kb": at("/resident_kb"),
             "peak_kb": at("/peak_kb"),
@@ -232,7 +233,10 @@ mod tests {
         let rows = pods(&[one(1, 1000), one(11, 1100), one(11, 1200), one(11, 1300)]);
         assert_eq!((&rows[0]["kb_per_pod"], &rows[1]["kb_per_pod"]), (&Value::Null, &json!(20.0)));
         let table = markdown(&json!({ "pods": rows }));
-        assert!(table.contains("| 11 | - | - | - | - | 1.2 MB (1.1 to 1.3) | - | - | 20.0 KB |"), "{table}");
-        assert!(table.contains("| 1 | - | - | - | - | 1.0 MB (1.0 to 1.0) | - | - | - |"), "{table}");
+        assert!(
+            table.contains("| 11 | - | - | - | - | 1.2 MB (1.1 to 1.3) | - | - | 20.0 KB | - |"),
+            "{table}"
+        );
+        assert!(table.contains("| 1 | - | - | - | - | 1.0 MB (1.0 to 1.0) | - | - | - | - |"), "{table}");
     }
 }

@@ -14,7 +14,7 @@ use crate::stop::Stop;
 use crate::temp::Scratch;
 use crate::{process, workspace};
 
-/// Measure what Clovisor costs: live and in turn with runs without it, in the kernel, with many flows, and in instructions.
+/// Measure what Clovisor costs: live and in turn with runs without it, in the kernel, with many flows and many pods, and in process.
 ///
 /// A server (nginx, one worker) and a client with kept-alive connections in network namespaces; Clovisor at the server's veth
 /// writes JSON lines to a file, or sends OTLP to a receiver that only counts. Every request carries a number that its response
