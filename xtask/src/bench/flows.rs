@@ -3,7 +3,10 @@
 //!
 //! All connections are open before what is counted begins, and each has its turn: at [`RATE`] 100,000 have all been asked once
 //! after [`LEAST_SECONDS`]. Server and client hold a file for each, so both are several processes, as many for few flows as for
-//! many, so that nothing else differs. A machine without the files or the memory for the most flows is refused before anything runs.
+//! many. Data is acknowledged at once, since the longer a connection waits for its next request, the fewer acknowledgements would
+//! ride on one. So nothing differs but the number of flows.
+//!
+//! A machine without the files or the memory for the most flows is refused before anything runs.
 
 use std::fs;
 
@@ -61,7 +64,8 @@ pub(crate) fn size(most: u32) -> Result<Size> {
         wanted >> 10,
         free >> 10
     );
-    Ok(Size { processes, addresses: most.saturating_mul(ROUNDS) / PORTS + 1, ..Size::default() })
+    let addresses = most.saturating_mul(ROUNDS) / PORTS + 1;
+    Ok(Size { processes, addresses, at_once: true, ..Size::default() })
 }
 
 /// How many processes take so many files together. An eighth of what each may have is left, for other files and since connections are

@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(3);
 
 /// A node with so many pods, all traced; what Clovisor took.
 pub(crate) fn measure(dir: &Path, programs: Programs, pods: u16, seconds: u16) -> Result<Value> {
-    let world = World::new(dir, programs, Size { pods, processes: 1, addresses: 1 })?;
+    let world = World::new(dir, programs, Size { pods, addresses: 1, ..Size::default() })?;
     let each = (CONNECTIONS / u32::from(pods)).max(1);
     let task = Task { connections: each * u32::from(pods), rate: RATE, seconds, long: None };
     let tracer = Tracer::start(&world, Kind::File)?;

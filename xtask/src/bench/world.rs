@@ -38,11 +38,13 @@ pub(crate) struct Size {
     pub(crate) processes: u32,
     /// Addresses of the client. Each has 28,000 ports by default for each server.
     pub(crate) addresses: u32,
+    /// Whether data is acknowledged at once, so that a request has as many packets however long its connection waits for the next.
+    pub(crate) at_once: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { pods: 1, processes: 1, addresses: 5 }
+        Self { pods: 1, processes: 1, addresses: 5, at_once: false }
     }
 }
 
@@ -76,6 +78,9 @@ impl World {
         let (client, servers) = node.pods.split_last().context("a node has pods")?;
         for address in addresses(client, size.addresses).skip(1) {
             client.add_address(address)?;
+        }
+        for pod in node.pods.iter().filter(|_| size.at_once) {
+            pod.acknowledge_at_once()?;
         }
         for server in servers {
             client.check_route(&server.ipv4.to_string())?;
