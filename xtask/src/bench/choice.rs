@@ -16,7 +16,7 @@ pub(crate) struct Choice {
     /// Live: requests a second; 0 is as fast as it goes
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [0, 5_000, 20_000, 50_000])]
     pub(crate) rates: Vec<u32>,
-    /// Live: runs with each tracer at each rate; there is one more without. Others: repetitions, three at most
+    /// Live: runs with each tracer at each rate; there is one more without. Spans: turns. Others: repetitions, three at most
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(crate) runs: u8,
     /// How long each run sends

@@ -13,8 +13,8 @@ const SUMS: [&str; 5] = ["asked", "answered", "wrong", "body_bytes", "not_asked"
 pub(crate) struct Clients(Vec<Client>);
 
 impl Clients {
-    /// Starts them one after another, each when the connections of the one before are open. `command` says how each is called, with
-    /// its connections; it is told aloud how far it is, as many connections take a while.
+    /// Starts them one after another, each when the connections of the one before are open; each command stands with the number of
+    /// its connections. Says how far it is, as many connections take a while.
     pub(crate) fn start(commands: Vec<(u32, Command)>) -> Result<Self> {
         let all: u32 = commands.iter().map(|(connections, _)| connections).sum();
         let (mut clients, mut open, several) = (Vec::new(), 0, commands.len() > 1);

@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) fn start(pods: &[Pod], workers: u32, dir: &Path) -> Result<Running> {
     let [first, more @ ..] = pods else { bail!("a server takes a pod") };
     let (conf, pid) = (dir.join("nginx.conf"), dir.join("nginx.pid"));
+    // One that was killed has left it.
+    let _ = fs::remove_file(&pid);
     fs::write(&conf, configuration(pods, workers, dir)?)?;
     File::create(dir.join("long"))?.set_len(LONG)?;
     let mut command = first.namespace.command("nginx");
