@@ -17,6 +17,12 @@ use crate::temp::is_left_over;
 /// The interface inside every pod.
 pub(crate) const POD_INTERFACE: &str = "eth0";
 const BRIDGE: &str = "br0";
+/// Where pods' IPv4 addresses begin, and the length of their prefix: a range reserved for documentation (RFC 5737), and where
+/// that is too small a part of the one for benchmarks (RFC 2544).
+const FEW: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 0, 2, 0), 24);
+const MANY: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Most pods of the small range; addresses from there on are left for more addresses of a pod.
+const MOST_OF_FEW: usize = 100;
 /// Our namespaces are `<tag><process id>-<role>`.
 const TAG: &str = "clovisor-";
 
@@ -67,13 +73,31 @@ pub(crate) struct Pod {
     pub(crate) namespace: Namespace,
     /// The veth in the node's namespace: where the pod's packets pass.
     pub(crate) host_veth: String,
-    /// Its IPv4 address, of a range reserved for documentation (RFC 5737).
+    /// Its IPv4 address.
     pub(crate) ipv4: Ipv4Addr,
+    /// Length of the prefix that all pods of the node share.
+    prefix: u8,
     /// Its IPv6 address, of the range reserved for documentation (RFC 3849).
     pub(crate) ipv6: Ipv6Addr,
 }
 
 impl Pod {
+    /// Gives it one more address; one of the same prefix, so that it needs no route.
+    pub(crate) fn add_address(&self, address: Ipv4Addr) -> Result<()> {
+        let address = format!("{address}/{}", self.prefix);
+        self.namespace.ip(&["address", "add", &address, "dev", POD_INTERFACE]).map(drop)
+    }
+
+    /// From here on each packet of data is acknowledged at once by a packet of its own, where acknowledgements would wait up to 40 ms for
+    /// data to ride on.
+    pub(crate) fn acknowledge_at_once(&self) -> Result<()> {
+        let network = Ipv4Addr::from_bits(self.ipv4.to_bits() & (u32::MAX << (32 - self.prefix)));
+        let (to, own) = (format!("{network}/{}", self.prefix), self.ipv4.to_string());
+        let route =
+            ["route", "change", &to, "dev", POD_INTERFACE, "proto", "kernel", "scope", "link", "src", &own];
+        self.namespace.ip(&[&route[..], &["quickack", "1"]].concat()).map(drop)
+    }
+
     /// Fails unless packets to this address leave by the pod's own interface. Asked before any traffic is sent.
     pub(crate) fn check_route(&self, address: &str) -> Result<()> {
         let route = self.namespace.ip(&["route", "get", address])?;
@@ -103,30 +127,35 @@ impl Node {
             .ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])
             .context("cannot make a bridge (does this kernel have the module `bridge`?)")?;
         namespace.ip(&["link", "set", BRIDGE, "up"])?;
+        let range = if names.len() <= MOST_OF_FEW { FEW } else { MANY };
         let mut pods = Vec::new();
         for (name, number) in names.iter().zip(1..) {
-            pods.push(
-                add_pod(&namespace, name, number).with_context(|| format!("cannot make the pod {name}"))?,
-            );
+            let pod = add_pod(&namespace, name, number, range);
+            pods.push(pod.with_context(|| format!("cannot make the pod {name}"))?);
         }
         Ok(Self { namespace, pods, _cleanup: cleanup })
     }
 }
 
-fn add_pod(node: &Namespace, name: &str, number: u8) -> Result<Pod> {
+fn add_pod(node: &Namespace, name: &str, number: u16, (first, prefix): (Ipv4Addr, u8)) -> Result<Pod> {
     let namespace = Namespace::create(name)?;
     let host_veth = format!("veth-{name}");
-    let ipv4 = Ipv4Addr::new(192, 0, 2, number);
-    let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
+    let ipv4 = Ipv4Addr::from_bits(first.to_bits() + u32::from(number));
+    let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number);
     let pair =
         ["link", "add", &host_veth, "type", "veth", "peer", "name", POD_INTERFACE, "netns", namespace.name()];
     node.ip(&pair).context("cannot make a veth pair (does this kernel have the module `veth`?)")?;
     node.ip(&["link", "set", &host_veth, "master", BRIDGE, "up"])?;
-    namespace.ip(&["address", "add", &format!("{ipv4}/24"), "dev", POD_INTERFACE])?;
+    if (first, prefix) == MANY {
+        // What each says to many (IPv6 asks for routers that way) would come to all the others: as many packets as pods, squared. By
+        // this they find each other by IPv4 alone.
+        node.ip(&["link", "set", &host_veth, "type", "bridge_slave", "mcast_flood", "off"])?;
+    }
+    namespace.ip(&["address", "add", &format!("{ipv4}/{prefix}"), "dev", POD_INTERFACE])?;
     // Nobody else is on this bridge, so the address may be used at once.
     namespace.ip(&["address", "add", &format!("{ipv6}/64"), "dev", POD_INTERFACE, "nodad"])?;
     namespace.ip(&["link", "set", POD_INTERFACE, "up"])?;
-    Ok(Pod { namespace, host_veth, ipv4, ipv6 })
+    Ok(Pod { namespace, host_veth, ipv4, prefix, ipv6 })
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {

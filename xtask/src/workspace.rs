@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::process;
 
+/// What variables begin with that cargo sets of the package that it runs.
+const OF_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// The root of the checkout that this xtask belongs to.
 pub(crate) fn root() -> PathBuf {
     // Cargo says it when it runs us; the compiled-in value serves a binary that was started by hand.
@@ -19,6 +22,13 @@ pub(crate) fn root() -> PathBuf {
 /// A cargo command that runs in the root of the checkout.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo has said of this package to us. Build scripts look at such variables (ring's does), and all that is built on them would be
+    // built anew whenever cargo is called by hand and by xtask in turn.
+    for (name, _) in env::vars_os() {
+        if OF_PACKAGE.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(root());
     command
 }

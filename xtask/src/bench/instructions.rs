@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use crate::process;
 
 /// Requests of each run of a benchmark.
-const REQUESTS: u64 = 64_000;
+pub(super) const REQUESTS: u64 = 64_000;
 /// Connections at which sessions are counted, and those of what comes behind them, as the benchmarks have them.
-const CONNECTIONS: [u64; 4] = [1, 64, 1_000, 8_000];
-const BEHIND: u64 = 64;
+pub(super) const CONNECTIONS: [u64; 4] = [1, 64, 1_000, 8_000];
+pub(super) const BEHIND: u64 = 64;
 /// Functions of C's library that allocate.
 const ALLOCATE: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 

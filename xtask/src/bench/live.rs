@@ -29,12 +29,20 @@ pub(crate) fn run(world: &World, rate: u32, seconds: u16, kind: Option<Kind>) ->
 
 /// A task under the eyes of a tracer: what the client says, and what became of the tracer.
 pub(crate) fn traced(world: &World, task: Task, kind: Kind) -> Result<(Value, Value)> {
-    let mut tracer = Tracer::start(world, kind)?;
+    under(world, task, Tracer::start(world, kind)?)
+}
+
+/// The same with a tracer that is ready.
+pub(crate) fn under(world: &World, task: Task, mut tracer: Tracer) -> Result<(Value, Value)> {
     let mut client = world.open(task)?;
     tracer.begin()?;
+    let before = world.packets()?;
     let load = client.run()?;
     let used = tracer.used()?;
+    let packets = world.packets()? - before;
     drop(client);
     let answered = load["answered"].as_f64().unwrap_or_default();
-    Ok((load, tracer.finish()?.json(&used, answered)))
+    let mut traced = tracer.finish()?.json(&used, answered);
+    traced["packets_per_request"] = (packets as f64 / answered.max(1.0)).into();
+    Ok((load, traced))
 }

@@ -1,6 +1,5 @@
-//! What was measured, as JSON and as tables for people: medians with the least and the most, and ratios of neighbouring runs.
-
-use std::fmt::Write as _;
+//! What was measured, as JSON: medians with the least and the most, and ratios of neighbouring runs. The tables for people are
+//! [`markdown`](super::markdown)'s.
 
 use serde_json::{Value, json};
 
@@ -110,17 +109,38 @@ pub(crate) fn kernel(measured: &[Value]) -> Value {
 
 /// Several measurements of each count of flows.
 pub(crate) fn flows(measured: &[Value]) -> Value {
-    let mut counts: Vec<u64> = measured.iter().filter_map(|one| one["flows"].as_u64()).collect();
+    growth("flows", measured).into()
+}
+
+/// Several measurements of each count of pods, and what each pod takes of the memory beyond that of the fewest.
+pub(crate) fn pods(measured: &[Value]) -> Value {
+    let mut rows = growth("pods", measured);
+    let of = |row: &Value| Some((row["pods"].as_f64()?, row["connected_kb"]["median"].as_f64()?));
+    let fewest = rows.first().and_then(of);
+    for row in rows.iter_mut().skip(1) {
+        let each = fewest.zip(of(row)).map(|((fewest, least), (pods, kb))| (kb - least) / (pods - fewest));
+        row["kb_per_pod"] = json!(each);
+    }
+    rows.into()
+}
+
+/// A row for each count of what grows, from the least on.
+fn growth(what: &str, measured: &[Value]) -> Vec<Value> {
+    let mut counts: Vec<u64> = measured.iter().filter_map(|one| one[what].as_u64()).collect();
     counts.sort_unstable();
     counts.dedup();
     let row = |count: u64| {
-        let of: Vec<Value> = measured.iter().filter(|one| one["flows"] == count).cloned().collect();
+        let of: Vec<Value> = measured.iter().filter(|one| one[what] == count).cloned().collect();
         let at = |place: &str| spread_at(&of, place);
         json!({
-            "flows": count,
+            what: count,
             "answered": at("/answered"),
+            "not_asked": at("/not_asked"),
+            "packets_per_request": at("/packets_per_request"),
             "captured": at("/captured"),
             "cpu_us_per_session": at("/cpu_us_per_session"),
+            "idle_us_per_second": at("/idle_us_per_second"),
+            "connected_kb": at("/connected_kb"),
             "resident_kb": at("/resident_kb"),
             "peak_kb": at("/peak_kb"),
             "accounts_of_the_last": of.last().map(|last| last["accounts"].clone()),
@@ -129,139 +149,24 @@ pub(crate) fn flows(measured: &[Value]) -> Value {
     counts.into_iter().map(row).collect()
 }
 
-/// All that was measured, for people.
-pub(crate) fn markdown(json: &Value) -> String {
-    let machine = &json["machine"];
-    let mut out = format!(
-        "Clovisor {}, kernel {}, {} x {}; {} s a run; median (least to most)\n",
-        text(&machine["clovisor"]),
-        text(&machine["kernel"]),
-        machine["processors"],
-        text(&machine["processor"]),
-        json["seconds"],
-    );
-    for (name, version) in json["peers"].as_object().into_iter().flatten() {
-        let _ = writeln!(out, "{name}: {}", text(version));
-    }
-    live_table(&mut out, json);
-    kernel_table(&mut out, &json["kernel"]);
-    flows_table(&mut out, &json["flows"]);
-    instructions_table(&mut out, &json["instructions"]);
-    out
-}
-
-fn live_table(out: &mut String, json: &Value) {
-    let seconds = json["seconds"].as_f64().unwrap_or(1.0);
-    for row in rows(&json["live"]) {
-        let load =
-            if row["rate"] == 0 { "At saturation".to_owned() } else { format!("At {}/s", row["rate"]) };
-        let _ = write!(
-            out,
-            "\n{load}; without a tracer {} requests/s, p50 {}, p99 {}\n\n\
-             | tracer | throughput kept | p50, ratio | p50 added | p99, ratio | captured | CPU a session | resident | at most |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-            cell(row, "answered_without", 1.0 / seconds, 0, ""),
-            cell(row, "p50_ns_without", 1e-3, 1, " µs"),
-            cell(row, "p99_ns_without", 1e-3, 1, " µs"),
-        );
-        for tracer in rows(&row["tracers"]) {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                text(&tracer["name"]),
-                cell(tracer, "throughput_kept", 100.0, 1, " %"),
-                cell(tracer, "p50_ratio", 1.0, 2, ""),
-                cell(tracer, "p50_added_ns", 1e-3, 1, " µs"),
-                cell(tracer, "p99_ratio", 1.0, 2, ""),
-                cell(tracer, "captured", 100.0, 2, " %"),
-                cell(tracer, "cpu_us_per_session", 1.0, 2, " µs"),
-                cell(tracer, "resident_kb", 1.0 / 1024.0, 1, " MB"),
-                cell(tracer, "peak_kb", 1.0 / 1024.0, 1, " MB"),
-            );
+/// Several timings of each way through the process.
+pub(crate) fn spans(measured: &[Value]) -> Value {
+    let mut rows: Vec<Value> = Vec::new();
+    for one in measured {
+        let is_same = |other: &&Value| ["to", "connections"].iter().all(|name| other[name] == one[name]);
+        if rows.iter().any(|row| is_same(&row)) {
+            continue;
         }
+        let of: Vec<Value> = measured.iter().filter(is_same).cloned().collect();
+        let rate = spread_at(&of, "/sessions_per_second");
+        rows.push(json!({ "to": one["to"], "connections": one["connections"], "sessions_per_second": rate }));
     }
-}
-
-fn kernel_table(out: &mut String, kernel: &Value) {
-    if rows(kernel).next().is_none() {
-        return;
-    }
-    *out += "\nIn the kernel\n\n| load | packets | cost a packet | cost a request | bodies | copied | captured |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n";
-    for row in rows(kernel) {
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            text(&row["load"]),
-            cell(row, "packets", 1.0, 0, ""),
-            cell(row, "ns_per_packet", 1.0, 0, " ns"),
-            cell(row, "ns_per_request", 1.0, 0, " ns"),
-            cell(row, "body_bytes", 1e-6, 1, " MB"),
-            cell(row, "copied_bytes", 1e-6, 1, " MB"),
-            cell(row, "captured", 100.0, 2, " %"),
-        );
-    }
-}
-
-fn flows_table(out: &mut String, flows: &Value) {
-    if rows(flows).next().is_none() {
-        return;
-    }
-    *out += "\nWith many flows\n\n| flows | requests | captured | CPU a session | resident | at most |\n\
-             | --- | --- | --- | --- | --- | --- |\n";
-    for row in rows(flows) {
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} |",
-            row["flows"],
-            cell(row, "answered", 1.0, 0, ""),
-            cell(row, "captured", 100.0, 2, " %"),
-            cell(row, "cpu_us_per_session", 1.0, 2, " µs"),
-            cell(row, "resident_kb", 1.0 / 1024.0, 1, " MB"),
-            cell(row, "peak_kb", 1.0 / 1024.0, 1, " MB"),
-        );
-    }
-}
-
-fn instructions_table(out: &mut String, instructions: &Value) {
-    if rows(instructions).next().is_none() {
-        return;
-    }
-    *out += "\nInstructions in process\n\n| packets to | connections | instructions a session | allocations a session |\n\
-             | --- | --- | --- | --- |\n";
-    for row in rows(instructions) {
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {:.2} |",
-            text(&row["to"]),
-            row["connections"],
-            row["instructions_per_session"],
-            row["allocations_per_session"].as_f64().unwrap_or_default(),
-        );
-    }
-}
-
-fn rows(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// A spread; a dash where nothing was measured.
-fn cell(row: &Value, name: &str, scale: f64, digits: usize, unit: &str) -> String {
-    let of = |which: &str| Some(row[name][which].as_f64()? * scale);
-    match (of("median"), of("least"), of("most")) {
-        (Some(median), Some(least), Some(most)) => {
-            format!("{median:.digits$}{unit} ({least:.digits$} to {most:.digits$})")
-        }
-        _ => "-".to_owned(),
-    }
+    rows.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::markdown::markdown;
     use super::*;
 
     fn run(answered: u64, traced: Option<(Kind, u64)>) -> Run {
@@ -304,6 +209,34 @@ mod tests {
         assert_eq!(flows[0]["flows"], 0);
         assert_eq!(flows[1]["resident_kb"], json!({ "median": 3072.0, "least": 2048.0, "most": 4096.0 }));
         let table = markdown(&json!({ "flows": flows }));
-        assert!(table.contains("| 10 | - | - | - | 3.0 MB (2.0 to 4.0) | - |"), "{table}");
+        assert!(table.contains("| 10 | - | - | - | - | - | 3.0 MB (2.0 to 4.0) | - |"), "{table}");
+    }
+
+    #[test]
+    fn each_way_is_a_row_in_the_order_of_the_first_turn() {
+        let one = |to: &str, connections: u64, rate: f64| json!({ "to": to, "connections": connections, "sessions_per_second": rate });
+        let rows = spans(&[
+            one("sessions", 64, 2e6),
+            one("OTLP", 64, 4e5),
+            one("sessions", 64, 1e6),
+            one("OTLP", 64, 3e5),
+        ]);
+        assert_eq!(rows.as_array().map(Vec::len), Some(2));
+        assert_eq!(rows[0]["sessions_per_second"], json!({ "median": 2e6, "least": 1e6, "most": 2e6 }));
+        let table = markdown(&json!({ "spans": rows }));
+        assert!(table.contains("| OTLP | 64 | 400 (300 to 400) |"), "{table}");
+    }
+
+    #[test]
+    fn a_pod_has_what_it_takes_beyond_the_fewest() {
+        let one = |pods: u64, kb: u64| json!({ "pods": pods, "connected_kb": kb });
+        let rows = pods(&[one(1, 1000), one(11, 1100), one(11, 1200), one(11, 1300)]);
+        assert_eq!((&rows[0]["kb_per_pod"], &rows[1]["kb_per_pod"]), (&Value::Null, &json!(20.0)));
+        let table = markdown(&json!({ "pods": rows }));
+        assert!(
+            table.contains("| 11 | - | - | - | - | 1.2 MB (1.1 to 1.3) | - | - | 20.0 KB | - |"),
+            "{table}"
+        );
+        assert!(table.contains("| 1 | - | - | - | - | 1.0 MB (1.0 to 1.0) | - | - | - | - |"), "{table}");
     }
 }

@@ -20,7 +20,7 @@ use crate::process::{self, Running};
 
 /// How long a tracer has to become ready; Suricata loads for some seconds.
 const READY: Duration = Duration::from_secs(60);
-/// What Clovisor, which does not say it, is given to attach.
+/// What Clovisor, which does not say it, is given to attach at the least.
 const ATTACH: Duration = Duration::from_secs(1);
 /// What a tracer has to hand on what it holds.
 const FAREWELL: Duration = Duration::from_secs(30);
@@ -76,22 +76,31 @@ impl Tracer {
         command.stdout(File::create(dir.join("out"))?).stderr(File::create(dir.join("said"))?);
         let program = Running::start(kind.name(), &mut command)?;
         let mut tracer = Self { kind, program, receiver, dir, before: None };
-        tracer.wait_until_ready()?;
+        tracer.wait_until_ready(world)?;
         Ok(tracer)
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let Kind::Peer(peer) = self.kind else {
-            ensure!(self.program.wait(ATTACH)?.is_none(), "{}", self.failed("has ended"));
-            return Ok(());
-        };
+    fn wait_until_ready(&mut self, world: &World) -> Result<()> {
         let end = Instant::now() + READY;
-        while !peer.is_ready(&self.dir) {
+        if !matches!(self.kind, Kind::Peer(_)) {
+            ensure!(self.program.wait(ATTACH)?.is_none(), "{}", self.failed("has ended"));
+        }
+        while !self.is_ready(world)? {
             ensure!(self.program.status()?.is_none(), "{}", self.failed("has ended"));
             ensure!(Instant::now() < end, "{}", self.failed("is not ready"));
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    fn is_ready(&self, world: &World) -> Result<bool> {
+        if let Kind::Peer(peer) = self.kind {
+            return Ok(peer.is_ready(&self.dir));
+        }
+        // It attaches in the order in which it was given interfaces.
+        let (node, last) = (world.node.namespace.name(), world.veths().last().context("a world has a pod")?);
+        let mut command = Command::new("tc");
+        Ok(process::output(command.args(["-n", node, "qdisc", "show", "dev", last]))?.contains("clsact"))
     }
 
     fn failed(&self, what: &str) -> String {
@@ -120,7 +129,8 @@ impl Tracer {
             Some((receiver, _)) => usage::of(receiver.id())?.cpu_us - receiver_before.cpu_us,
             None => 0.0,
         };
-        Ok(Used { cpu_us: now.cpu_us - before.cpu_us, receiver_us: receiver, memory: now })
+        let connected_kb = before.resident_kb;
+        Ok(Used { cpu_us: now.cpu_us - before.cpu_us, receiver_us: receiver, connected_kb, memory: now })
     }
 
     /// Ends it, and counts its sessions. One of Clovisor's with another request's response is an error.
@@ -164,6 +174,8 @@ pub(crate) struct Used {
     pub(crate) cpu_us: f64,
     /// Processor time of the receiver, which is no cost of the tracer, but of the machine all the same.
     pub(crate) receiver_us: f64,
+    /// Resident memory before the first request, with all connections open.
+    pub(crate) connected_kb: u64,
     pub(crate) memory: usage::Usage,
 }
 
@@ -189,6 +201,7 @@ impl Finished {
             "captured": sessions / answered.max(1.0),
             "cpu_us_per_session": used.cpu_us / sessions.max(1.0),
             "receiver_us_per_session": used.receiver_us / sessions.max(1.0),
+            "connected_kb": used.connected_kb,
             "resident_kb": used.memory.resident_kb,
             "peak_kb": used.memory.peak_kb,
             "copied_bytes": self.copied_bytes(),
@@ -197,10 +210,13 @@ impl Finished {
     }
 }
 
-/// Clovisor at the server's veth.
+/// Clovisor at the servers' veths.
 pub(crate) fn clovisor(world: &World, kind: Kind) -> Command {
     let mut command = world.node.namespace.command(&world.programs.clovisor.to_string_lossy());
-    command.args(["trace", "--interface", &format!("{}=shop", world.veth())]);
+    command.arg("trace");
+    for veth in world.veths() {
+        command.args(["--interface", &format!("{veth}=shop")]);
+    }
     command.args(["--port", &format!("{PORT}=http"), "--header", "x-item"]);
     if kind == Kind::Otlp {
         command.args(["--output", "none", "--to", RECEIVER])
@@ -213,7 +229,8 @@ pub(crate) fn clovisor(world: &World, kind: Kind) -> Command {
 /// The receiver, and where it writes its counts.
 pub(crate) fn start_receiver(world: &World, dir: &Path) -> Result<(Running, PathBuf)> {
     let counts = dir.join("counts");
-    let mut command = world.node.namespace.command(&world.programs.receiver.to_string_lossy());
+    let program = world.programs.receiver.as_ref().context("the receiver was not built")?;
+    let mut command = world.node.namespace.command(&program.to_string_lossy());
     command.arg(RECEIVER).stdin(Stdio::null()).stdout(File::create(&counts)?);
     let mut receiver = Running::start("receiver", &mut command)?;
     // Clovisor tries again where nobody listens yet; an address that is taken shows at once.

@@ -1,4 +1,4 @@
-//! The client of the benchmarks: many kept-alive connections to one server, at a rate or as fast as they go.
+//! The client of the benchmarks: many kept-alive connections to one server or several, at a rate or as fast as they go.
 //!
 //! At a rate the load is open: each request has its instant, whatever became of those before, and its latency counts from that
 //! instant, also where no connection was free (Tene's "coordinated omission"). Each request carries a number that its response
@@ -20,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
-use nix::sys::time::TimeSpec;
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike as _};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -28,6 +28,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const REQUEST: usize = 150;
 /// How long responses are waited for behind the last request.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What opening all connections may take, and what one of them may.
+const OPEN: Duration = Duration::from_secs(120);
+const OPEN_ONE: i64 = 10;
 /// What is read at once: as much as one packet of a veth pair can hold.
 const READ: usize = 64 * 1024;
 /// Files that are open beside the connections.
@@ -41,9 +44,9 @@ struct Arguments {
     /// Interface that every connection is bound to
     #[arg(long)]
     device: String,
-    /// The server
-    #[arg(long)]
-    to: SocketAddr,
+    /// The server; several get the connections in turn
+    #[arg(long, required = true)]
+    to: Vec<SocketAddr>,
     /// Connections, all opened before the first request
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     connections: u32,
@@ -66,6 +69,7 @@ struct Arguments {
 
 struct Connection {
     stream: TcpStream,
+    to: SocketAddr,
     /// What has come of a head that is not whole yet.
     head: Vec<u8>,
     /// Bytes of the body that are still to come.
@@ -78,28 +82,31 @@ struct Connection {
 
 impl Connection {
     fn open(arguments: &Arguments, number: usize) -> Result<Self> {
-        let family = if arguments.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let to = arguments.to[number % arguments.to.len()];
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&fd, sockopt::BindToDevice, &arguments.device.clone().into())
             .with_context(|| format!("cannot bind to {}", arguments.device))?;
         setsockopt(&fd, sockopt::DontRoute, &true)?;
         setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
         let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
-        if let Some(from) = arguments.from.iter().cycle().nth(number % arguments.from.len().max(1)) {
+        // Only while it connects: later it does not block.
+        setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(OPEN_ONE))?;
+        let turn = number / arguments.to.len();
+        if let Some(from) = arguments.from.get(turn % arguments.from.len().max(1)) {
             // The port is chosen when it connects, and need be free for this server only.
             setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
             bind(raw, &SockaddrStorage::from(SocketAddr::new(*from, 0)))
                 .with_context(|| format!("cannot send from {from}"))?;
         }
-        connect(raw, &SockaddrStorage::from(arguments.to))
-            .with_context(|| format!("connection {number} to {}", arguments.to))?;
+        connect(raw, &SockaddrStorage::from(to)).with_context(|| format!("connection {number} to {to}"))?;
         let stream = TcpStream::from(fd);
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, head: Vec::new(), left: 0, is_own: false, asked: None })
+        Ok(Self { stream, to, head: Vec::new(), left: 0, is_own: false, asked: None })
     }
 
-    fn ask(&mut self, number: u64, due: Instant, arguments: &Arguments) -> Result<()> {
-        let Arguments { path, to, .. } = arguments;
+    fn ask(&mut self, number: u64, due: Instant, path: &str) -> Result<()> {
+        let to = self.to;
         let mut request = format!("GET {path}{number:012} HTTP/1.1\r\nHost: {to}\r\nX-Pad: ");
         let pad = REQUEST.saturating_sub(request.len() + 4);
         request.extend(std::iter::repeat_n('x', pad));
@@ -205,13 +212,17 @@ impl<'a> Load<'a> {
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         epoll.add(timer.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
-        let mut connections = Vec::new();
+        let (mut connections, start) = (Vec::new(), Instant::now());
         for number in 0..usize::try_from(arguments.connections)? {
             let connection = Connection::open(arguments, number)?;
+            ensure!(
+                start.elapsed() < OPEN,
+                "only {number} connections are open after {} s: the server does not take them faster",
+                OPEN.as_secs()
+            );
             epoll.add(&connection.stream, EpollEvent::new(EpollFlags::EPOLLIN, u64::try_from(number)?))?;
             connections.push(connection);
         }
-        let start = Instant::now();
         Ok(Self {
             arguments,
             epoll,
@@ -265,7 +276,7 @@ impl<'a> Load<'a> {
             }
             self.idle.pop_front();
             let due = if rate == 0 { Instant::now() } else { self.due };
-            self.connections[number].ask(self.tally.asked, due, self.arguments)?;
+            self.connections[number].ask(self.tally.asked, due, &self.arguments.path)?;
             self.tally.asked += 1;
             if rate > 0 {
                 let at = self.tally.asked * 1_000_000_000 / u64::from(rate);

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::bench::tracer::Kind;
-use crate::bench::world::{Programs, World};
+use crate::bench::world::{Programs, Size, World};
 use crate::bench::{live, machine};
 use crate::needs::{self, Need};
 use crate::soak::group::Group;
@@ -64,12 +64,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let programs = Programs {
         clovisor: workspace::build_clovisor()?,
         load: workspace::build_load()?,
-        receiver: workspace::build_receiver()?,
+        receiver: (arguments.to == To::Otlp).then(workspace::build_receiver).transpose()?,
     };
     let stop = Stop::on_signals()?;
     let scratch = Scratch::new("clovisor-soak")?;
     let group = Group::new(arguments.limit_mib << 20)?;
-    let world = World::new(scratch.path(), programs)?;
+    let world = World::new(scratch.path(), programs, Size::default())?;
     let (json, verdicts) = soak(arguments, &world, &group, &stop)?;
     let text = markdown(&json);
     let (dir, name) = (workspace::target_dir()?.join("soak"), json["to"].as_str().unwrap_or_default());
