@@ -61,8 +61,10 @@ impl Trim {
     pub fn hand_in(&mut self, tracer: &mut Tracer, packet: &Packet<'_>) {
         self.packets += 1;
         let now_ns = packet.time_ns;
-        while let Some((_, told)) = self.late.pop_front_if(|(when, _)| *when < self.packets) {
-            self.note(&told, tracer, now_ns);
+        while self.late.front().is_some_and(|(when, _)| *when < self.packets) {
+            if let Some((_, told)) = self.late.pop_front() {
+                self.note(&told, tracer, now_ns);
+            }
         }
         let headers = PacketHeaders::from_ip_slice(packet.data).expect("a packet");
         let len = headers.payload.slice().len();

@@ -105,7 +105,10 @@ impl Talk {
 }
 
 /// Packets with and without payload of the client and the server, and the server's bytes.
-fn said(told: Option<Counted>) -> Option<([(u32, u32); 2], (u32, u32))> {
+type Said = ([(u32, u32); 2], (u32, u32));
+
+/// What was told.
+fn said(told: Option<Counted>) -> Option<Said> {
     told.map(|told| {
         assert_eq!((told.client, told.server), (SocketAddr::from(CLIENT), SocketAddr::from(SERVER)));
         (told.ways.map(|Way { full, empty, .. }| (full, empty)), told.ways[1].bytes)
