@@ -1,4 +1,4 @@
-//! Bodies are not copied, and what is said of them is the same.
+//! Bodies are not copied, their packets mostly only counted, and what is said of them is the same.
 
 use std::{
     net::TcpStream,
@@ -127,6 +127,8 @@ fn bodies_are_not_copied_and_spans_are_the_same() {
                 assert_eq!(all.0, all.1);
                 assert!(wire > 53_000_000, "{wire}");
                 assert!(copied < wire / 4, "{port} {copied} of {wire}");
+                assert!(without.stderr.contains("only counted"), "{}", without.stderr);
+                assert!(!with.stderr.contains("only counted"), "{}", with.stderr);
                 assert_eq!(lasting(&without), lasting(&with));
                 assert_eq!(without.sessions.len(), count, "{}", without.stderr);
             }
