@@ -244,8 +244,8 @@ fn tcp(at: usize, end: usize, tcp: &[u8; TCP_LEN], headers: &mut Headers) -> Res
     }
     headers.source_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     headers.destination_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-    headers.payload_at = (at + header_len) as u32;
-    headers.payload_len = (end - at - header_len) as u32;
+    headers.payload_at = anything((at + header_len) as u32);
+    headers.payload_len = anything((end - at - header_len) as u32);
     headers.seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     headers.ack = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
     headers.plain = tcp[13] & (SYN | ACK | FIN | RST) == ACK && (tcp[14] | tcp[15]) != 0;
@@ -253,6 +253,17 @@ fn tcp(at: usize, end: usize, tcp: &[u8; TCP_LEN], headers: &mut Headers) -> Res
     headers.syn = tcp[13] & SYN != 0;
     headers.opens = tcp[13] & (SYN | ACK) == SYN;
     Ok(())
+}
+
+/// The same number, of which the verifier knows nothing. It follows each way through the headers, and where what is known of a number
+/// differs, it goes on to follow each of them through all that comes then. A number that was written in two halves is none that it knows.
+#[inline(always)]
+fn anything(number: u32) -> u32 {
+    #[repr(C, align(8))]
+    struct Halves([u32; 2]);
+    let halves = Halves([number, 0]);
+    // SAFETY: eight bytes that are aligned; any of them are a number.
+    unsafe { (&raw const halves).cast::<u64>().read_volatile() as u32 }
 }
 
 /// RFC 4291 section 2.5.5.2.
