@@ -11,6 +11,8 @@ pub mod packet;
 pub mod seeds;
 pub mod steps;
 pub mod tracer;
+#[path = "../../clovisor-trace/tests/trim/mod.rs"]
+mod trim;
 mod watched;
 mod wire;
 

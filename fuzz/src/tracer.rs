@@ -8,6 +8,7 @@ use clovisor_trace::{Limits, Loss, Packet, Protocol, Session, Side, Toward};
 
 use crate::{
     steps::{Place, Segment, Split, Step},
+    trim::Trim,
     watched::{Watched, small_limits},
     wire,
 };
@@ -17,6 +18,12 @@ const TICK_NS: u64 = 100_000;
 const MS_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Silence between two looks at the clock of whoever answers what is asked, at most: less than what a flow is given until it is taken
+/// for silent, which is how long an answer has time.
+const LOOK_NS: u64 = 60 * SECOND_NS;
+/// How many packets come before what is unneeded is known, by two bits of the choices.
+const DELAYS: [usize; 4] = [0, 1, 3, 7];
+
 /// Does the steps. [`Watched`] has the laws.
 pub fn run(input: &[u8]) {
     sessions_of(input);
@@ -25,9 +32,16 @@ pub fn run(input: &[u8]) {
 /// The sessions that come of an input.
 pub(crate) fn sessions_of(input: &[u8]) -> Vec<Session> {
     let Some((choices, steps)) = input.split_first() else { return Vec::new() };
-    let limits = if choices & 1 == 0 { small_limits() } else { Limits::default() };
+    let is_usual = choices & 1 != 0;
+    let limits = if is_usual { Limits::default() } else { small_limits() };
+    let delay = DELAYS[usize::from(choices >> 1 & 3)];
     let mut world = World {
-        tracer: Watched::new(limits),
+        tracers: [
+            Watched::new(limits.clone()),
+            Watched::with(limits.clone(), Trim::without_counting(delay)),
+            Watched::with(limits, Trim::new(delay)),
+        ],
+        is_comparable: is_usual,
         now_ns: SECOND_NS,
         late_ns: 0,
         // The first two wrap soon.
@@ -37,11 +51,15 @@ pub(crate) fn sessions_of(input: &[u8]) -> Vec<Session> {
     while let Ok(Some(step)) = Step::read(&mut steps) {
         world.step(&step);
     }
-    world.tracer.finish(world.now_ns)
+    world.finish()
 }
 
 struct World {
-    tracer: Watched,
+    /// One that gets all of each packet, one that gets none of the payload that nobody looks at, and one that is only told how many
+    /// packets had no other.
+    tracers: [Watched; 3],
+    /// Whether the three come to the same.
+    is_comparable: bool,
     now_ns: u64,
     /// How much older than now the next packet is.
     late_ns: u64,
@@ -54,24 +72,59 @@ impl World {
         match step {
             Step::Segment(segment) => self.segment(segment),
             Step::Wait(ticks) => self.now_ns += u64::from(*ticks) * TICK_NS,
-            Step::WaitLong(seconds) => self.now_ns += u64::from(*seconds) * SECOND_NS,
-            Step::Late(ms) => self.late_ns = u64::from(*ms) * MS_NS,
-            Step::Timeout => self.tracer.timeout(self.now_ns),
+            Step::WaitLong(seconds) => self.wait_until(self.now_ns + u64::from(*seconds) * SECOND_NS),
+            Step::Late(ms) => {
+                self.late_ns = u64::from(*ms) * MS_NS;
+                self.is_comparable &= *ms == 0;
+            }
+            Step::Timeout => self.timeout(),
             Step::Deadline => {
-                let Some(deadline) = self.tracer.deadline() else { return };
-                self.now_ns = self.now_ns.max(deadline);
-                self.tracer.timeout(self.now_ns);
+                let Some(deadline) = self.tracers[0].deadline() else { return };
+                self.wait_until(self.now_ns.max(deadline));
+                self.timeout();
             }
             Step::FinishInterface(interface) => {
-                self.tracer.finish_interface(u32::from(*interface), self.now_ns);
+                let (interface, now_ns) = (u32::from(*interface), self.now_ns);
+                self.tracers.iter_mut().for_each(|tracer| tracer.finish_interface(interface, now_ns));
             }
-            Step::Lose { interface, ms } => self.tracer.lose(&Loss {
-                interface: (*interface > 0).then_some((*interface).into()),
-                from_ns: self.now_ns.saturating_sub(u64::from(*ms) * MS_NS),
-                until_ns: self.now_ns,
-                packets: 1,
-            }),
+            Step::Lose { interface, ms } => {
+                let loss = Loss {
+                    interface: (*interface > 0).then_some((*interface).into()),
+                    from_ns: self.now_ns.saturating_sub(u64::from(*ms) * MS_NS),
+                    until_ns: self.now_ns,
+                    packets: 1,
+                };
+                self.tracers.iter_mut().for_each(|tracer| tracer.lose(&loss));
+                self.is_comparable = false;
+            }
         }
+    }
+
+    fn timeout(&mut self) {
+        let now_ns = self.now_ns;
+        self.tracers.iter_mut().for_each(|tracer| tracer.timeout(now_ns));
+    }
+
+    /// Time passes. What a tracer asks meanwhile is answered in time.
+    fn wait_until(&mut self, until_ns: u64) {
+        while until_ns - self.now_ns > LOOK_NS {
+            self.now_ns += LOOK_NS;
+            let now_ns = self.now_ns;
+            let spared = self.tracers.iter_mut().filter(|tracer| tracer.is_spared());
+            spared.for_each(|tracer| tracer.timeout(now_ns));
+        }
+        self.now_ns = until_ns;
+    }
+
+    /// Ends the tracing, and compares.
+    fn finish(self) -> Vec<Session> {
+        let Self { tracers, is_comparable, now_ns, .. } = self;
+        let [whole, trimmed, counted] = tracers.map(|tracer| tracer.finish(now_ns));
+        if is_comparable {
+            compare("without payload", &whole, trimmed);
+            compare("counted", &whole, counted);
+        }
+        whole
     }
 
     fn segment(&mut self, segment: &Segment<'_>) {
@@ -103,10 +156,12 @@ impl World {
         match segment.split {
             None => self.give(connection, toward, wire_len, &packet),
             Some(Split::Cut(bytes)) => {
+                self.is_comparable = false;
                 packet.truncate(wire_len.saturating_sub(bytes.into()));
                 self.give(connection, toward, wire_len, &packet);
             }
             Some(Split::Fragments(units)) => {
+                self.is_comparable = false;
                 let fragments =
                     wire::fragments(packet, segment.connection.into(), usize::from(units & 63) * 8);
                 let arrive = fragments.iter().enumerate().filter(|(at, _)| units >> (6 + at) & 1 == 0);
@@ -120,7 +175,7 @@ impl World {
 
     /// Connection 3 has no parser; 2 is seen from the client's side; the odd ones are at another interface.
     fn give(&mut self, connection: usize, toward: Toward, wire_len: usize, data: &[u8]) {
-        self.tracer.packet(&Packet {
+        let packet = Packet {
             time_ns: self.now_ns - self.late_ns,
             interface: 1 + u32::from(connection % 2 == 1),
             side: if connection == 2 { Side::Client } else { Side::Server },
@@ -128,6 +183,19 @@ impl World {
             protocol: if connection == 3 { Protocol::Tcp } else { Protocol::Http },
             wire_len: u32::try_from(wire_len).expect("below 64 KiB"),
             data,
-        });
+        };
+        self.tracers.iter_mut().for_each(|tracer| tracer.packet(&packet));
+    }
+}
+
+/// Checks that sessions are the same; those of different connections may end in any order.
+fn compare(what: &str, whole: &[Session], spared: Vec<Session>) {
+    let by_connection = |mut sessions: Vec<Session>| {
+        sessions.sort_by_key(|session| (session.interface, session.client, session.server));
+        sessions
+    };
+    let (whole, spared) = (by_connection(whole.to_vec()), by_connection(spared));
+    if let Some(at) = (0..whole.len().max(spared.len())).find(|at| whole.get(*at) != spared.get(*at)) {
+        panic!("{what}: {:#?}\nin the place of {:#?}", spared.get(at), whole.get(at));
     }
 }

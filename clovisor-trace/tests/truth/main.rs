@@ -58,7 +58,7 @@ fn trace(frames: &[Frame], pace_ns: u64, mut trim: Option<&mut Trim>) -> Vec<Ses
         }
     }
     if let Some(trim) = &mut trim {
-        trim.finish(&mut tracer, now);
+        trim.finish(&mut tracer, None, now);
     }
     tracer.finish(now);
     sessions.extend(std::iter::from_fn(|| tracer.poll_session()));
