@@ -31,7 +31,18 @@ pub fn run(input: &[u8]) {
 
 /// The sessions that come of an input.
 pub(crate) fn sessions_of(input: &[u8]) -> Vec<Session> {
-    let Some((choices, steps)) = input.split_first() else { return Vec::new() };
+    world_of(input).map_or_else(Vec::new, World::finish)
+}
+
+/// How many packets of an input were only counted.
+#[cfg(test)]
+pub(crate) fn counted_of(input: &[u8]) -> u64 {
+    world_of(input).map_or(0, |world| world.tracers.iter().map(Watched::counted).sum())
+}
+
+/// What all steps of an input have led to.
+fn world_of(input: &[u8]) -> Option<World> {
+    let (choices, steps) = input.split_first()?;
     let is_usual = choices & 1 != 0;
     let limits = if is_usual { Limits::default() } else { small_limits() };
     let delay = DELAYS[usize::from(choices >> 1 & 3)];
@@ -51,7 +62,7 @@ pub(crate) fn sessions_of(input: &[u8]) -> Vec<Session> {
     while let Ok(Some(step)) = Step::read(&mut steps) {
         world.step(&step);
     }
-    world.finish()
+    Some(world)
 }
 
 struct World {

@@ -95,6 +95,12 @@ impl Watched {
         self.trim.is_some()
     }
 
+    /// Packets that were only counted.
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> u64 {
+        self.trim.as_ref().map_or(0, |trim| trim.counted)
+    }
+
     pub(crate) fn finish_interface(&mut self, interface: u32, now_ns: u64) {
         self.rest(Some(interface), now_ns);
         self.tracer.finish_interface(interface, now_ns);

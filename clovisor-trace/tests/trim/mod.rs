@@ -243,7 +243,8 @@ impl Connection {
         self.counted.ways[own].hand_on(&seen, self.reach[own].sent);
         let window = windows[own];
         let start = seen.seq.wrapping_sub(window.from);
-        if len == 0 || window.is_empty() {
+        // A SYN may begin another connection on the same ports, of which nothing was said.
+        if len == 0 || tcp.syn || window.is_empty() {
             return Fate::Whole;
         }
         if start >= window.len() {
