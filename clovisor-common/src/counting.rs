@@ -180,6 +180,8 @@ impl Way {
             && other.state & STANDS != 0
             // Otherwise this packet is waited for: the other end has said that it has it.
             && reach.sent.wrapping_sub(other.acked) < AHEAD
+            // Otherwise it waits for what the other end has sent and did not come. A FIN takes a number, too.
+            && opposite_reach.sent.wrapping_add((other.state & OVER != 0) as u32).wrapping_sub(seen.ack) < AHEAD
             && seen.seq == reach.sent
             && reach.is_whole(window)
             && opposite_reach.is_whole(opposite)

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 pub mod capture;
 pub mod http;
 pub mod packet;
+mod proper;
 pub mod seeds;
 pub mod steps;
 pub mod tracer;

@@ -85,6 +85,11 @@ impl Watched {
         self.sessions.len()
     }
 
+    /// How many connections were given up because they were silent.
+    pub(crate) fn idle(&self) -> u64 {
+        self.tracer.ledger().flows_idle
+    }
+
     /// When the tracer wants to look at the clock again.
     pub(crate) fn deadline(&self) -> Option<u64> {
         self.tracer.poll_timeout()

@@ -85,6 +85,10 @@ impl Flow {
     /// What is to be told when bytes of a direction have come, if anything.
     pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
+        // Whoever picks packets notices what is missing from then on, and not what was before.
+        if self.told.is_none() && !self.is_whole() {
+            return None;
+        }
         let next = self.streams[toward as usize].next()?;
         let told = self.told.as_ref().map_or(0..0, |told| told.ways[toward as usize].range.clone());
         let until = next.saturating_add(self.conversation.unneeded(toward).min(LONGEST));
@@ -98,9 +102,14 @@ impl Flow {
         (self.is_whole_again() || is_news).then(|| self.spare(key))
     }
 
+    /// Whether nothing is missing.
+    fn is_whole(&self) -> bool {
+        self.streams.iter().all(Stream::is_at_rest)
+    }
+
     /// Whether something was missing, and nothing is now.
     fn is_whole_again(&mut self) -> bool {
-        let is_whole = self.streams.iter().all(Stream::is_at_rest);
+        let is_whole = self.is_whole();
         let Some(told) = &mut self.told else { return false };
         std::mem::replace(&mut told.has_missed, !is_whole) && is_whole
     }

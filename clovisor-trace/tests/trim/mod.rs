@@ -149,8 +149,9 @@ impl Trim {
                 tracer.answer_counted(told, now_ns);
             }
             Wish::Forget => {
-                connection.spared = None;
-                tracer.handle_counted(&connection.news(ends), now_ns);
+                tracer.counted_late(&connection.news(ends));
+                // What was counted since its slot was given out is nobody's any more.
+                *connection = Connection { reach: connection.reach, ..Connection::default() };
             }
         }
     }
