@@ -24,8 +24,12 @@ pub(crate) struct Verdict {
 /// What is known of an end.
 #[derive(Default)]
 struct End {
-    /// Behind the last byte that it sent.
+    /// Behind all that it sent, a FIN included.
     sent: Option<u32>,
+    /// What it acknowledged at least: this has been sent.
+    acked: Option<u32>,
+    /// Behind the last byte.
+    said: Option<u32>,
     /// Behind the last byte that it will ever send.
     last: Option<u32>,
 }
@@ -37,27 +41,46 @@ impl Proper {
     }
 
     /// Takes note of a segment. Whether it may be sent behind those before it.
-    pub(crate) fn may_send(&mut self, segment: &Segment<'_>, seq: u32, len: usize) -> Verdict {
+    pub(crate) fn may_send(
+        &mut self,
+        segment: &Segment<'_>,
+        seq: u32,
+        ack: Option<u32>,
+        len: usize,
+    ) -> Verdict {
         self.is_known = true;
         // A reset that waits for what is missing before it ends its connection when the time for that is over. What was counted by
         // then, and is not told, comes too late.
-        let may_count = !self.is_reset;
+        let mut may_count = !self.is_reset;
         self.is_reset |= segment.rst;
-        let len = u32::try_from(len).expect("below 64 KiB");
+        // What was acknowledged and never sent is missing. Whether it was acknowledged before anything could be counted is forgotten.
+        let opposite = &self.ends[usize::from(!segment.from_server)];
+        may_count &= ack.zip(opposite.sent).is_none_or(|(ack, sent)| !is_ahead(ack, sent));
+        let acked = opposite.acked;
         let end = &mut self.ends[usize::from(segment.from_server)];
-        let seq = seq.wrapping_add(segment.syn.into());
-        let until = seq.wrapping_add(len);
         if segment.syn {
             *end = End::default();
         }
-        if len > 0 && end.sent.is_none_or(|sent| is_ahead(until, sent)) {
-            end.sent = Some(until);
+        let first = seq.wrapping_add(segment.syn.into());
+        let until = first.wrapping_add(u32::try_from(len).expect("below 64 KiB"));
+        let fin = until.wrapping_add(segment.fin.into());
+        // How far a stream has come is known from its first packet on, and not that bytes are missing before that.
+        may_count &= end.sent.is_some() || acked.is_none_or(|acked| !is_ahead(first, acked));
+        end.acked = match (end.acked, ack) {
+            (Some(before), Some(ack)) if is_ahead(ack, before) => Some(before),
+            (before, ack) => ack.or(before),
+        };
+        if end.sent.is_none_or(|sent| is_ahead(fin, sent)) {
+            end.sent = Some(fin);
         }
-        if segment.fin {
-            end.last = Some(end.last.filter(|last| is_ahead(until, *last)).unwrap_or(until));
+        if len > 0 && end.said.is_none_or(|said| is_ahead(until, said)) {
+            end.said = Some(until);
         }
-        // No receiver takes what is behind a FIN. The tracer does; without it nobody could know where it ended.
-        let may_trim = end.last.zip(end.sent).is_none_or(|(last, sent)| !is_ahead(sent, last));
+        if segment.fin && end.last.is_none_or(|last| is_ahead(last, until)) {
+            end.last = Some(until);
+        }
+        // No receiver takes what is behind a FIN. The tracer does, but not where nobody knows how much it is.
+        let may_trim = end.last.zip(end.said).is_none_or(|(last, said)| !is_ahead(said, last));
         Verdict { may_trim, may_count }
     }
 }

@@ -142,7 +142,8 @@ impl World {
     }
 
     /// Ends the tracing, and compares.
-    fn finish(self) -> Vec<Session> {
+    fn finish(mut self) -> Vec<Session> {
+        self.timeout();
         let Self { tracers, is_comparable, is_countable, now_ns, .. } = self;
         let [whole, trimmed, counted] = tracers.map(|tracer| tracer.finish(now_ns));
         if is_comparable {
@@ -173,7 +174,7 @@ impl World {
             let flags = u32::from(segment.syn) + u32::from(segment.fin);
             self.next[connection][own] = seq.wrapping_add(len).wrapping_add(flags);
         }
-        let verdict = self.proper[connection].may_send(segment, seq, payload.len());
+        let verdict = self.proper[connection].may_send(segment, seq, ack, payload.len());
         self.is_comparable &= verdict.may_trim;
         self.is_countable &= verdict.may_count;
         let toward = if segment.from_server { Toward::Client } else { Toward::Server };

@@ -86,7 +86,7 @@ impl Flow {
     pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         // Whoever picks packets notices what is missing from then on, and not what was before.
-        if self.told.is_none() && !self.is_whole() {
+        if self.told.is_none() && self.streams.iter().any(|stream| stream.in_order().is_none()) {
             return None;
         }
         let next = self.streams[toward as usize].next()?;
@@ -102,14 +102,9 @@ impl Flow {
         (self.is_whole_again() || is_news).then(|| self.spare(key))
     }
 
-    /// Whether nothing is missing.
-    fn is_whole(&self) -> bool {
-        self.streams.iter().all(Stream::is_at_rest)
-    }
-
     /// Whether something was missing, and nothing is now.
     fn is_whole_again(&mut self) -> bool {
-        let is_whole = self.is_whole();
+        let is_whole = self.streams.iter().all(Stream::is_at_rest);
         let Some(told) = &mut self.told else { return false };
         std::mem::replace(&mut told.has_missed, !is_whole) && is_whole
     }
