@@ -1,6 +1,7 @@
-//! What a TCP may send: where that is broken, what nobody looks at may make a difference, by design.
+//! Where sessions must be the same without what nobody looks at: where segments are such as a TCP may send, and what is missing can be
+//! known. Each exception has its reason.
 //!
-//! It refuses nothing that a network may do to segments, nor what ends may do to each other.
+//! It refuses to judge captures: what of a packet is lost, late or cut makes a difference by itself.
 
 use crate::steps::Segment;
 
@@ -40,8 +41,8 @@ impl Proper {
         self.is_known
     }
 
-    /// Takes note of a segment. Whether it may be sent behind those before it.
-    pub(crate) fn may_send(
+    /// Takes note of a segment, and says what may be compared behind it.
+    pub(crate) fn verdict(
         &mut self,
         segment: &Segment<'_>,
         seq: u32,

@@ -1,7 +1,11 @@
 //! Target `tracer`: packets of four connections in any order, with any numbers and flags, any times, and interfaces
 //! whose tracing ends, or that lose packets.
 //!
-//! Input: a byte of choices (bit 0: usual limits in the place of small ones), then [`Step`]s.
+//! Input: a byte of choices (bit 0: usual limits in the place of small ones; bits 1 and 2: how late it is known what is unneeded), then
+//! [`Step`]s.
+//!
+//! Three tracers get the packets: as they are, without the payload that nobody looks at, and where packets of that are only counted. All
+//! keep the laws; with usual limits, and where nothing is lost, cut or late, they come to the same sessions.
 
 use arbitrary::Unstructured;
 use clovisor_trace::{Limits, Loss, Packet, Protocol, Session, Side, Toward};
@@ -174,7 +178,7 @@ impl World {
             let flags = u32::from(segment.syn) + u32::from(segment.fin);
             self.next[connection][own] = seq.wrapping_add(len).wrapping_add(flags);
         }
-        let verdict = self.proper[connection].may_send(segment, seq, ack, payload.len());
+        let verdict = self.proper[connection].verdict(segment, seq, ack, payload.len());
         self.is_comparable &= verdict.may_trim;
         self.is_countable &= verdict.may_count;
         let toward = if segment.from_server { Toward::Client } else { Toward::Server };

@@ -6,7 +6,7 @@ use clovisor_trace::{Limits, Loss, OtherSide, Packet, Resource, Semconv, Session
 
 use crate::trim::Trim;
 
-/// Looks at the clock that it takes at most until what is asked has its answer, and all that was due because of that is done.
+/// So often at most the clock is looked at until what is asked has its answer, and all that was due because of that is done.
 const LOOKS: usize = 8;
 
 /// A tracer, and what was seen of it.

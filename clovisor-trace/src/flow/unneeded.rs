@@ -41,7 +41,8 @@ pub enum Wish {
     /// that they are counted. This takes the place of what was told before.
     Spare {
         /// Sequence numbers from the first of these bytes up to behind the last, less than 2^31 apart; equal if there are none. What
-        /// is before the first has come, or is not waited for any more.
+        /// is before the first has come, or is not waited for any more. The first time that a connection is told of, nothing is missing
+        /// in either direction.
         bytes: [(u32, u32); 2],
     },
     /// The connection has been silent, as far as is known here: whether anything was counted is to be answered by
@@ -86,7 +87,7 @@ impl Flow {
     pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
         let least = limits.unneeded?;
         // Whoever picks packets notices what is missing from then on, and not what was before.
-        if self.told.is_none() && self.streams.iter().any(|stream| stream.in_order().is_none()) {
+        if self.told.is_none() && !self.streams.iter().all(Stream::is_whole) {
             return None;
         }
         let next = self.streams[toward as usize].next()?;
