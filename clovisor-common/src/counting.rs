@@ -181,7 +181,8 @@ impl Way {
             && other.state & STANDS != 0
             // Neither end has said that it has more than has come here: that would be waited for.
             && reach.sent.wrapping_sub(other.acked) < AHEAD
-            && opposite_reach.sent.wrapping_sub(seen.ack) < AHEAD
+            // A FIN takes a number, too.
+            && opposite_reach.sent.wrapping_add((other.state & OVER != 0) as u32).wrapping_sub(seen.ack) < AHEAD
             && seen.seq == reach.sent
             && reach.is_whole(window)
             && opposite_reach.is_whole(opposite)

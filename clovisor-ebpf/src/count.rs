@@ -118,7 +118,8 @@ unsafe fn tell(ctx: &TcContext, key: &SessionKey, counted: *mut Counted, choice:
 /// The window is part of an element of a live map.
 #[inline(always)]
 unsafe fn is_unneeded(headers: &Headers, window: *mut Window) -> bool {
-    if headers.payload_len == 0 {
+    // A SYN may begin another connection on the same ports, of which nothing was said.
+    if headers.payload_len == 0 || headers.syn {
         return false;
     }
     // SAFETY: the caller's promise.

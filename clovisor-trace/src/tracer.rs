@@ -101,6 +101,13 @@ impl Tracer {
         self.bring_up_to_date();
     }
 
+    /// Takes in what was counted of a connection and not told when [`Wish::Forget`](crate::Wish::Forget) is done: nobody follows it any
+    /// more. Packets on the same ports that came before that may have begun another, which has none of it.
+    pub fn counted_late(&mut self, counted: &Counted) {
+        self.ledger.bytes += counted.wire();
+        self.ledger.counted_late += counted.packets();
+    }
+
     /// Answers [`Wish::Ask`](crate::Wish::Ask), once what was counted since is handed in: if there was nothing, the connection is given up.
     pub fn answer_counted(&mut self, asked: &Unneeded, time_ns: u64) {
         self.outbox.now_ns = time_ns;

@@ -133,6 +133,11 @@ impl Pipeline {
         self.tracer.handle_counted(counted, time_ns);
     }
 
+    /// Takes in what was only counted of a connection that is no longer followed.
+    pub fn counted_late(&mut self, counted: &Counted) {
+        self.tracer.counted_late(counted);
+    }
+
     /// Says that nothing else was counted of a connection that was asked for.
     pub fn answer_counted(&mut self, asked: &Unneeded, time_ns: u64) {
         self.tracer.answer_counted(asked, time_ns);

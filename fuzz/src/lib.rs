@@ -8,9 +8,12 @@ use std::path::PathBuf;
 pub mod capture;
 pub mod http;
 pub mod packet;
+mod proper;
 pub mod seeds;
 pub mod steps;
 pub mod tracer;
+#[path = "../../clovisor-trace/tests/trim/mod.rs"]
+mod trim;
 mod watched;
 mod wire;
 

@@ -20,6 +20,19 @@ const MOST_BYTES: usize = 16 << 10;
 /// Packets of one capture that become seeds of the target `packet`.
 const MOST_PACKETS: usize = 40;
 
+/// Acknowledges all.
+const EMPTY: Segment<'static> = Segment {
+    connection: 0,
+    from_server: false,
+    seq: Place::Next,
+    ack: Some(Place::Next),
+    syn: false,
+    fin: false,
+    rst: false,
+    split: None,
+    payload: Payload::Snippet(0),
+};
+
 /// A seed: the target, a name, and the input.
 pub type Seed = (&'static str, String, Vec<u8>);
 
@@ -46,6 +59,7 @@ pub fn all() -> io::Result<Vec<Seed>> {
     }
     seeds.extend(others().map(|(name, input)| ("http", name.to_owned(), input)));
     seeds.extend(troubles().map(|(name, input)| ("tracer", name.to_owned(), input)));
+    seeds.extend(bodies().map(|(name, input)| ("tracer", name, input)));
     seeds.iter_mut().for_each(|(_, _, input)| input.truncate(MOST_BYTES));
     Ok(seeds)
 }
@@ -146,17 +160,7 @@ fn steps(connections: &BTreeMap<(u16, u16), Vec<Sent>>) -> Vec<u8> {
 
 /// What captures do not show, with small limits: each leads to a limit or to a contradiction.
 fn troubles() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    let plain = Segment {
-        connection: 0,
-        from_server: false,
-        seq: Place::Next,
-        ack: Some(Place::Next),
-        syn: false,
-        fin: false,
-        rst: false,
-        split: None,
-        payload: Payload::Snippet(1),
-    };
+    let plain = Segment { payload: Payload::Snippet(1), ..EMPTY };
     let syn = Segment { syn: true, ack: None, payload: Payload::Snippet(0), ..plain };
     let syn_ack = Segment { syn: true, from_server: true, payload: Payload::Snippet(0), ..plain };
     let answer = Segment { from_server: true, payload: Payload::Snippet(9), ..plain };
@@ -189,6 +193,39 @@ fn troubles() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
             step.write(&mut input);
         }
         (name, input)
+    })
+}
+
+/// Bytes that nobody looks at: both ways, in turns, acknowledged by packets without payload, sent again, with time between, and told
+/// of at once and later; each as the body of a response, of a request, and without a parser.
+fn bodies() -> impl Iterator<Item = (String, Vec<u8>)> {
+    const UPLOAD: &[u8] = b"POST /u HTTP/1.1\r\nContent-Length: 90000\r\n\r\n";
+    const DOWNLOAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n";
+    let from = move |from_server, payload| Segment { from_server, payload, ..EMPTY };
+    let kinds = [
+        ("upload", 0, false, vec![from(false, Payload::Raw(UPLOAD))]),
+        ("download", 2, true, vec![from(false, Payload::Snippet(1)), from(true, Payload::Raw(DOWNLOAD))]),
+        ("opaque", 3, false, vec![]),
+    ];
+    kinds.into_iter().flat_map(move |(name, connection, from_server, opening)| {
+        let body = from(from_server, Payload::Snippet(15));
+        let back = from(!from_server, Payload::Snippet(0));
+        let again = Segment { seq: Place::Near(-1_400), ..body };
+        let syn = Segment { syn: true, ack: None, ..EMPTY };
+        let syn_ack = Segment { syn: true, from_server: true, ..EMPTY };
+        let fins = [false, true].map(|from_server| Segment { fin: true, from_server, ..EMPTY });
+        let flow = [body, body, back, body, back, body, again, back, back, body, body, back, body, back];
+        let segments =
+            [vec![syn, syn_ack, EMPTY], opening, flow.to_vec(), flow.to_vec(), fins.to_vec()].concat();
+        (0..4_u8).map(move |delay| {
+            let mut input = vec![1 | delay << 1];
+            for (at, segment) in segments.iter().enumerate() {
+                // Sometimes longer than counts wait until they are told.
+                Step::Wait(if at % 7 == 6 { 1_500 } else { 5 }).write(&mut input);
+                Step::Segment(Segment { connection, ..*segment }).write(&mut input);
+            }
+            (format!("{name}-{delay}"), input)
+        })
     })
 }
 
@@ -236,6 +273,15 @@ mod tests {
                 .filter(|session| session.outcome == Outcome::Complete)
                 .count();
             assert!(complete >= 50, "{target}: {complete} complete sessions");
+        }
+    }
+
+    /// Of bodies most packets are only counted.
+    #[test]
+    fn bodies_are_counted() {
+        for (name, input) in bodies() {
+            let counted = crate::tracer::counted_of(&input);
+            assert!(counted >= 8, "{name}: {counted} packets");
         }
     }
 }

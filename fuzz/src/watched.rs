@@ -4,9 +4,16 @@ use std::sync::Arc;
 
 use clovisor_trace::{Limits, Loss, OtherSide, Packet, Resource, Semconv, Session, SpanBuilder, Tracer};
 
+use crate::trim::Trim;
+
+/// So often at most the clock is looked at until what is asked has its answer, and all that was due because of that is done.
+const LOOKS: usize = 8;
+
 /// A tracer, and what was seen of it.
 pub(crate) struct Watched {
     tracer: Tracer,
+    /// What picks its packets, if not all come as they are.
+    trim: Option<Trim>,
     limits: Limits,
     resource: Arc<Resource>,
     /// Length in bytes.
@@ -24,6 +31,7 @@ impl Watched {
         let resource = Arc::new(Resource::service("fuzz"));
         Self {
             tracer: Tracer::new(limits.clone()),
+            trim: None,
             limits,
             resource,
             largest_packet: 0,
@@ -33,14 +41,33 @@ impl Watched {
         }
     }
 
+    /// One that gets of its packets only what is picked.
+    pub(crate) fn with(limits: Limits, trim: Trim) -> Self {
+        let limits = Limits { unneeded: Some(1), ..limits };
+        Self { trim: Some(trim), ..Self::new(limits) }
+    }
+
     pub(crate) fn packet(&mut self, packet: &Packet<'_>) {
         self.largest_packet = self.largest_packet.max(packet.data.len());
-        self.tracer.handle_packet(packet);
+        match &mut self.trim {
+            Some(trim) => trim.hand_in(&mut self.tracer, packet),
+            None => self.tracer.handle_packet(packet),
+        }
         self.check();
     }
 
     pub(crate) fn timeout(&mut self, now_ns: u64) {
         self.tracer.handle_timeout(now_ns);
+        if let Some(trim) = &mut self.trim {
+            trim.hear(&mut self.tracer, now_ns);
+            for _ in 0..LOOKS {
+                if self.tracer.poll_timeout().is_none_or(|next| next > now_ns) {
+                    break;
+                }
+                self.tracer.handle_timeout(now_ns);
+                trim.hear(&mut self.tracer, now_ns);
+            }
+        }
         // Whoever sleeps until the next deadline must not find it in the past: that would never end.
         let next = self.tracer.poll_timeout();
         assert!(next.is_none_or(|next| next > now_ns), "at {now_ns} the next deadline is {next:?}");
@@ -58,21 +85,53 @@ impl Watched {
         self.sessions.len()
     }
 
+    /// How many connections were given up because they were silent.
+    pub(crate) fn idle(&self) -> u64 {
+        self.tracer.ledger().flows_idle
+    }
+
     /// When the tracer wants to look at the clock again.
     pub(crate) fn deadline(&self) -> Option<u64> {
         self.tracer.poll_timeout()
     }
 
+    /// Whether a part of its packets may not come.
+    pub(crate) fn is_spared(&self) -> bool {
+        self.trim.is_some()
+    }
+
+    /// Packets that were only counted.
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> u64 {
+        self.trim.as_ref().map_or(0, |trim| trim.counted)
+    }
+
     pub(crate) fn finish_interface(&mut self, interface: u32, now_ns: u64) {
+        self.rest(Some(interface), now_ns);
         self.tracer.finish_interface(interface, now_ns);
         self.check();
         self.losses.retain(|loss| loss.interface != Some(interface));
     }
 
+    /// Hands in what was counted, of an interface or of all, as is done before tracing ends there.
+    fn rest(&mut self, of: Option<u32>, now_ns: u64) {
+        if self.is_spared() {
+            self.timeout(now_ns);
+        }
+        if let Some(trim) = &mut self.trim {
+            trim.finish(&mut self.tracer, of, now_ns);
+        }
+    }
+
     /// Ends the tracing: nothing may be left. Returns all sessions.
     pub(crate) fn finish(mut self, now_ns: u64) -> Vec<Session> {
+        self.rest(None, now_ns);
         self.tracer.finish(now_ns);
         self.check();
+        if let Some(trim) = &self.trim {
+            let ledger = self.tracer.ledger();
+            assert_eq!(ledger.counted + ledger.counted_late, trim.counted, "{ledger:?}");
+        }
         let ledger = self.tracer.ledger();
         assert_eq!((ledger.sessions_open, ledger.flows_open, self.tracer.memory()), (0, 0, 0), "{ledger:?}");
         assert_eq!(self.tracer.poll_timeout(), None);

@@ -302,6 +302,13 @@ impl Stream {
         self.next().is_some_and(|next| self.acked <= next) && self.is_empty()
     }
 
+    /// Whether it has a start, and nothing is known of bytes that have not come, not even that they were sent.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some(next) = self.next() else { return false };
+        let sent = self.unrest.iter().flat_map(|unrest| unrest.bounds.sent_ends().chain([unrest.stood]));
+        self.is_at_rest() && sent.chain([self.seen]).all(|end| end <= next)
+    }
+
     /// The next offset, where the stream has nothing but that: no sign of anything that waits or is missing, or was.
     #[inline]
     pub(super) fn in_order(&self) -> Option<u64> {

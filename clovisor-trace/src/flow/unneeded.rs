@@ -102,8 +102,8 @@ impl Flow {
 
     /// Whether something was missing, and nothing is now.
     fn is_whole_again(&mut self) -> bool {
-        let is_whole = self.streams.iter().all(Stream::is_at_rest);
         let Some(told) = &mut self.told else { return false };
+        let is_whole = self.streams.iter().all(Stream::is_whole);
         std::mem::replace(&mut told.has_missed, !is_whole) && is_whole
     }
 
@@ -115,7 +115,7 @@ impl Flow {
             let next = stream.next().unwrap_or(0);
             (stream.seq(next), stream.seq(end.max(next)))
         });
-        let counts = self.streams.iter().all(Stream::is_at_rest);
+        let counts = self.streams.iter().all(Stream::is_whole);
         Unneeded::new(key, Wish::Spare { bytes, counts })
     }
 

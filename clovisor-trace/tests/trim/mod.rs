@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
-    collections::{HashMap, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
 };
 
 use clovisor_common::{
@@ -12,22 +12,26 @@ use clovisor_common::{
     counting::{self, AHEAD, Reach, Seen},
 };
 use clovisor_trace::{Counted, Packet, Side, Toward, Tracer, Unneeded, Way, Wish};
-use etherparse::{NetHeaders, PacketHeaders, TcpHeader, TransportHeader};
+use etherparse::{IpFragOffset, LaxPacketHeaders, LaxPayloadSlice, NetHeaders, TcpHeader, TransportHeader};
 
 /// Picks packets as the kernel side does.
 pub struct Trim {
-    /// By client and server.
-    connections: HashMap<[SocketAddr; 2], Connection>,
+    connections: BTreeMap<Ends, Connection>,
     /// What the kernel side is not told yet.
     late: VecDeque<(usize, Unneeded)>,
     /// So many packets come before it is told.
     delay: usize,
+    /// Whether packets are counted, too.
+    counts: bool,
     packets: usize,
     /// Bytes of payload that were not copied.
     pub spared: usize,
     /// Packets that were only counted.
     pub counted: u64,
 }
+
+/// What tells a connection: its interface, which end the pod there is, client and server.
+type Ends = (u32, Side, SocketAddr, SocketAddr);
 
 /// What it knows of a connection.
 #[derive(Default)]
@@ -51,10 +55,25 @@ enum Fate {
     Counted,
 }
 
+/// The headers of a packet.
+struct Headers {
+    source: SocketAddr,
+    destination: SocketAddr,
+    tcp: TcpHeader,
+    /// Bytes of them all.
+    len: usize,
+    is_fragment: bool,
+}
+
 impl Trim {
     pub fn new(delay: usize) -> Self {
-        let (connections, late) = (HashMap::new(), VecDeque::new());
-        Self { connections, late, delay, packets: 0, spared: 0, counted: 0 }
+        let (connections, late) = (BTreeMap::new(), VecDeque::new());
+        Self { connections, late, delay, counts: true, packets: 0, spared: 0, counted: 0 }
+    }
+
+    /// One that only leaves payload out.
+    pub fn without_counting(delay: usize) -> Self {
+        Self { counts: false, ..Self::new(delay) }
     }
 
     /// Gives a packet to the tracer, what of it is copied, or nothing.
@@ -66,36 +85,34 @@ impl Trim {
                 self.note(&told, tracer, now_ns);
             }
         }
-        let headers = PacketHeaders::from_ip_slice(packet.data).expect("a packet");
-        let len = headers.payload.slice().len();
-        let fate = match (headers.transport, headers.net) {
-            (Some(TransportHeader::Tcp(tcp)), Some(NetHeaders::Ipv4(ip, _))) => {
-                let source = SocketAddr::from((ip.source, tcp.source_port));
-                let destination = SocketAddr::from((ip.destination, tcp.destination_port));
-                let ends = match packet.toward {
-                    Toward::Server => [source, destination],
-                    Toward::Client => [destination, source],
-                };
-                let connection = self.connections.entry(ends).or_default();
-                let mut tell = |connection: &mut Connection| {
-                    tracer.handle_counted(&connection.news(packet.interface, packet.side, ends), now_ns);
-                };
-                connection.pick(packet, &tcp, len, &mut tell)
-            }
-            _ => Fate::Whole,
-        };
-        let kept = match fate {
-            Fate::Whole => packet.data,
-            Fate::Trimmed => &packet.data[..packet.data.len() - len],
-            Fate::Counted => {
-                self.counted += 1;
-                self.spared += len;
-                return self.hear(tracer, now_ns);
-            }
+        let kept = match Headers::of(packet.data) {
+            Some(headers) => match self.pick(tracer, packet, &headers) {
+                Fate::Whole => packet.data,
+                Fate::Trimmed => &packet.data[..headers.len],
+                Fate::Counted => {
+                    self.counted += 1;
+                    self.spared += packet.data.len() - headers.len;
+                    return self.hear(tracer, now_ns);
+                }
+            },
+            None => packet.data,
         };
         self.spared += packet.data.len() - kept.len();
         tracer.handle_packet(&Packet { data: kept, ..*packet });
         self.hear(tracer, now_ns);
+    }
+
+    fn pick(&mut self, tracer: &mut Tracer, packet: &Packet<'_>, headers: &Headers) -> Fate {
+        let (client, server) = match packet.toward {
+            Toward::Server => (headers.source, headers.destination),
+            Toward::Client => (headers.destination, headers.source),
+        };
+        let ends = (packet.interface, packet.side, client, server);
+        let connection = self.connections.entry(ends).or_default();
+        let mut tell = |connection: &mut Connection| {
+            tracer.handle_counted(&connection.news(ends), packet.time_ns);
+        };
+        connection.pick(packet, headers, self.counts, &mut tell)
     }
 
     /// Hears what the tracer has to say.
@@ -108,14 +125,20 @@ impl Trim {
                         .for_each(|(from, until)| assert!(until.wrapping_sub(*from) < AHEAD, "{told:?}"));
                     self.late.push_back((self.packets + self.delay, told));
                 }
-                Wish::Ask | Wish::Forget => self.note(&told, tracer, now_ns),
+                Wish::Ask => self.note(&told, tracer, now_ns),
+                Wish::Forget => {
+                    // It is told in order: nothing of before comes behind it.
+                    self.late.retain(|(_, late)| ends(late) != ends(&told));
+                    self.note(&told, tracer, now_ns);
+                }
             }
         }
     }
 
     /// Does what the tracer wishes.
     fn note(&mut self, told: &Unneeded, tracer: &mut Tracer, now_ns: u64) {
-        let Some(connection) = self.connections.get_mut(&[told.client, told.server]) else { return };
+        let ends = ends(told);
+        let Some(connection) = self.connections.get_mut(&ends) else { return };
         match told.wish {
             Wish::Spare { bytes, counts } => {
                 if connection.spared.is_none() {
@@ -125,61 +148,92 @@ impl Trim {
                 connection.spared = Some((bytes.map(|(from, until)| Window { from, until }), counts));
             }
             Wish::Ask => {
-                let news = connection.news(told.interface, told.side, [told.client, told.server]);
-                tracer.handle_counted(&news, now_ns);
+                tracer.handle_counted(&connection.news(ends), now_ns);
                 tracer.answer_counted(told, now_ns);
             }
             Wish::Forget => {
-                connection.spared = None;
-                let news = connection.news(told.interface, told.side, [told.client, told.server]);
-                tracer.handle_counted(&news, now_ns);
+                tracer.counted_late(&connection.news(ends));
+                // What was counted since its slot was given out is nobody's any more.
+                *connection = Connection { reach: connection.reach, ..Connection::default() };
             }
         }
     }
 
-    /// Hands in what was counted and is not known, at the end.
-    pub fn finish(&mut self, tracer: &mut Tracer, now_ns: u64) {
-        for (ends, connection) in &mut self.connections {
-            tracer.handle_counted(&connection.news(1, Side::Server, *ends), now_ns);
+    /// Hands in what was counted and is not known, of an interface or of all, before tracing ends there. What is known of its
+    /// connections is forgotten.
+    pub fn finish(&mut self, tracer: &mut Tracer, of: Option<u32>, now_ns: u64) {
+        let is_its = |(interface, ..): &Ends| of.is_none_or(|of| of == *interface);
+        for (ends, connection) in self.connections.iter_mut().filter(|(ends, _)| is_its(ends)) {
+            tracer.handle_counted(&connection.news(*ends), now_ns);
         }
+        self.connections.retain(|ends, _| !is_its(ends));
+        self.late.retain(|(_, late)| !is_its(&ends(late)));
+    }
+}
+
+fn ends(told: &Unneeded) -> Ends {
+    (told.interface, told.side, told.client, told.server)
+}
+
+impl Headers {
+    /// Those of a packet, also if not all of its payload is there; `None` if they are not whole, or not of a first or only fragment.
+    fn of(data: &[u8]) -> Option<Self> {
+        let headers = LaxPacketHeaders::from_ip(data).ok()?;
+        let (source, destination, is_first): (IpAddr, IpAddr, bool) = match headers.net? {
+            NetHeaders::Ipv4(ip, _) => {
+                (ip.source.into(), ip.destination.into(), ip.fragment_offset == IpFragOffset::ZERO)
+            }
+            NetHeaders::Ipv6(ip, extensions) => {
+                let is_first = extensions.fragment.is_none_or(|it| it.fragment_offset == IpFragOffset::ZERO);
+                (ip.source.into(), ip.destination.into(), is_first)
+            }
+            NetHeaders::Arp(_) => return None,
+        };
+        let (tcp, payload, is_fragment) = match (headers.transport, headers.payload) {
+            (Some(TransportHeader::Tcp(tcp)), payload) => (tcp, payload.slice(), false),
+            (None, LaxPayloadSlice::Ip(ip)) if ip.fragmented && is_first => {
+                let (tcp, payload) = TcpHeader::from_slice(ip.payload).ok()?;
+                (tcp, payload, true)
+            }
+            _ => return None,
+        };
+        let [source, destination] =
+            [(source, tcp.source_port), (destination, tcp.destination_port)].map(SocketAddr::from);
+        Some(Self { source, destination, tcp, len: data.len() - payload.len(), is_fragment })
     }
 }
 
 impl Connection {
-    /// What becomes of a packet with so much payload.
+    /// What becomes of a packet.
     fn pick(
         &mut self,
         packet: &Packet<'_>,
-        tcp: &TcpHeader,
-        len: usize,
+        headers: &Headers,
+        counts: bool,
         tell: &mut impl FnMut(&mut Self),
     ) -> Fate {
         let (own, opposite) = (packet.toward as usize, packet.toward.opposite() as usize);
         let now_ns = packet.time_ns;
-        let is_last = tcp.syn || tcp.fin || tcp.rst;
+        let tcp = &headers.tcp;
+        let (is_last, len) =
+            (tcp.syn || tcp.fin || tcp.rst, (packet.wire_len as usize).saturating_sub(headers.len));
         let seen = Seen {
             seq: tcp.sequence_number,
             ack: tcp.acknowledgment_number,
             payload_len: u32::try_from(len).expect("small"),
             wire_len: packet.wire_len,
-            is_plain: tcp.ack && !is_last && tcp.window_size != 0,
-            is_last,
+            is_plain: tcp.ack && !is_last && tcp.window_size != 0 && !headers.is_fragment,
+            is_last: is_last || headers.is_fragment,
             time_ns: now_ns,
         };
         let reach = (self.reach[own], self.reach[opposite]);
         self.reach[own] = reach.0.with(seen.seq, seen.payload_len, tcp.syn);
-        let Some((windows, counts)) = self.spared else { return Fate::Whole };
+        let Some((windows, is_whole)) = self.spared else { return Fate::Whole };
         if tcp.syn {
             self.spared = None;
         }
-        if counts
-            && self.counted.ways[own].counts(
-                &self.counted.ways[opposite],
-                &seen,
-                (windows[own], windows[opposite]),
-                reach,
-            )
-        {
+        let (way, other) = (&self.counted.ways[own], &self.counted.ways[opposite]);
+        if counts && is_whole && way.counts(other, &seen, (windows[own], windows[opposite]), reach) {
             self.counted.ways[own].count(&seen);
             if self.counted.is_due(now_ns) {
                 self.told(now_ns, tell);
@@ -193,7 +247,8 @@ impl Connection {
         self.counted.ways[own].hand_on(&seen, self.reach[own].sent);
         let window = windows[own];
         let start = seen.seq.wrapping_sub(window.from);
-        if len == 0 || window.is_empty() {
+        // A SYN may begin another connection on the same ports, of which nothing was said.
+        if len == 0 || tcp.syn || window.is_empty() {
             return Fate::Whole;
         }
         if start >= window.len() {
@@ -204,7 +259,8 @@ impl Connection {
             }
             return Fate::Whole;
         }
-        if seen.payload_len > window.len() - start { Fate::Whole } else { Fate::Trimmed }
+        let is_inside = seen.payload_len <= window.len() - start && !headers.is_fragment;
+        if is_inside { Fate::Trimmed } else { Fate::Whole }
     }
 
     fn told(&mut self, now_ns: u64, tell: &mut impl FnMut(&mut Self)) {
@@ -214,7 +270,7 @@ impl Connection {
     }
 
     /// What was counted and not handed in yet.
-    fn news(&mut self, interface: u32, side: Side, [client, server]: [SocketAddr; 2]) -> Counted {
+    fn news(&mut self, (interface, side, client, server): Ends) -> Counted {
         let ways = [0, 1].map(|way| {
             let counted = &self.counted.ways[way];
             let now = (counted.full, counted.empty, counted.wire);

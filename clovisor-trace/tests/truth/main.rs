@@ -58,7 +58,7 @@ fn trace(frames: &[Frame], pace_ns: u64, protocol: Protocol, mut trim: Option<&m
         }
     }
     if let Some(trim) = &mut trim {
-        trim.finish(&mut tracer, now);
+        trim.finish(&mut tracer, None, now);
     }
     tracer.finish(now);
     sessions.extend(std::iter::from_fn(|| tracer.poll_session()));

@@ -179,7 +179,7 @@ pub fn trace_trimmed(
         }
     }
     if let Some(trim) = &mut trim {
-        trim.finish(&mut tracer, now);
+        trim.finish(&mut tracer, None, now);
     }
     tracer.finish(now);
     sessions.extend(std::iter::from_fn(|| tracer.poll_session()));

@@ -25,19 +25,23 @@ impl Live {
 
     fn grant(&mut self, unneeded: &Unneeded, settled_ns: u64) -> Result<(), KernelError> {
         let Self { kernel, spared, pipeline, .. } = self;
-        let news = match unneeded.wish {
-            Wish::Spare { bytes, counts } => spared.spare(kernel, unneeded, bytes, counts)?,
-            Wish::Forget => spared.forget(kernel, unneeded)?,
+        match unneeded.wish {
+            Wish::Spare { bytes, counts } => {
+                if let Some(news) = spared.spare(kernel, unneeded, bytes, counts)? {
+                    pipeline.counted(&news, settled_ns);
+                }
+            }
+            Wish::Forget => {
+                if let Some(news) = spared.forget(kernel, unneeded)? {
+                    pipeline.counted_late(&news);
+                }
+            }
             Wish::Ask => {
                 if let Some(news) = spared.ask(kernel, unneeded, settled_ns)? {
                     pipeline.counted(&news, settled_ns);
                     pipeline.answer_counted(unneeded, settled_ns);
                 }
-                None
             }
-        };
-        if let Some(news) = news {
-            pipeline.counted(&news, settled_ns);
         }
         Ok(())
     }
