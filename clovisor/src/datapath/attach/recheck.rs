@@ -23,7 +23,7 @@ pub const TURN: usize = 30;
 
 /// A look at all interfaces, in steps between which packets can be fetched.
 pub struct Round {
-    /// Those that changed, or whose turn it is.
+    /// Those that may have changed, or whose turn it is.
     doubtful: BTreeSet<u32>,
     waiting: VecDeque<u32>,
     /// Those inside pods come last.
@@ -37,6 +37,8 @@ impl Attacher {
     /// - attached anew, or back after it was lost;
     /// - [`AttachError::Gone`]: the interface is gone, its rules are removed and it is forgotten;
     /// - any other error: it is lost, which is said once, and tried again at each call.
+    ///
+    /// What the kernel did not tell is seen within [`TURN`] calls.
     ///
     /// Interfaces inside pods' namespaces are looked at in turn, some at each call, and those on which ours are no
     /// more count as gone.
@@ -58,12 +60,17 @@ impl Attacher {
             Changed::At(indexes) => indexes,
             Changed::Anywhere => waiting.iter().copied().collect(),
         };
-        let (before, after) = (self.held.range(..=self.turned), self.held.range(self.turned + 1..INSIDE));
-        let turn = after.chain(before).take(waiting.len().div_ceil(TURN)).map(|(&index, _)| index);
-        let turn: Vec<u32> = turn.collect();
-        self.turned = turn.last().copied().unwrap_or_default();
-        doubtful.extend(turn);
+        doubtful.extend(self.turn(waiting.len()));
         Round { doubtful, waiting, inside: true }
+    }
+
+    /// Those of so many interfaces whose turn is next.
+    fn turn(&mut self, interfaces: usize) -> Vec<u32> {
+        let (before, after) = (self.held.range(..=self.turned), self.held.range(self.turned + 1..INSIDE));
+        let next = after.chain(before).map(|(&index, _)| index);
+        let next: Vec<u32> = next.take(interfaces.div_ceil(TURN)).collect();
+        self.turned = next.last().copied().unwrap_or_default();
+        next
     }
 
     /// The next step of a round; `None` when it is over.
@@ -185,7 +192,7 @@ impl Attacher {
         held.is_some_and(|held| held.way == Way::Auto && held.reattached < MAX_REATTACHED)
     }
 
-    /// What can be told without a question by netlink: whether it is lost, or by tcx something comes before ours.
+    /// What costs no question by netlink: whether it is lost, or something comes before ours by tcx.
     fn is_suspect(&self, kernel: &mut Kernel, index: u32) -> bool {
         let Some(held) = self.held.get(&index) else { return false };
         let interface = &held.attached.interface;
