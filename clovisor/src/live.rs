@@ -225,7 +225,7 @@ impl Live {
             capture.second(|interface, is_only| statistics(kernel, losses, interface, is_only));
         }
         let mut gone = Vec::new();
-        let mut round = self.attacher.round().await;
+        let mut round = self.attacher.round();
         let mut fetched = Instant::now();
         while let Some(done) = self.attacher.recheck_some(&mut self.kernel, &mut round).await {
             done.into_iter().for_each(|(interface, changed)| gone.extend(say_changed(interface, changed)));

@@ -9,6 +9,7 @@
 mod attach;
 mod beyond;
 mod buffers;
+mod changes;
 mod child;
 mod counted;
 mod crowd;

@@ -8,6 +8,7 @@
 //! It refuses to delete what is not its own: see `owner` and `sweep`. Invariants: an interface is
 //! attached on both hooks or on none; a failed attach leaves nothing behind.
 
+mod changes;
 mod clsact;
 mod error;
 mod inside;
@@ -23,6 +24,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use clovisor_common::name;
 use tokio::task::AbortHandle;
 
+use self::changes::Changes;
 use self::clsact::Order;
 use self::netlink::TrafficControl;
 use self::owner::{Instance, Owner};
@@ -32,7 +34,7 @@ use super::namespace;
 
 pub use self::error::AttachError;
 pub use self::netlink::{Asked, Hook};
-pub use self::recheck::Round;
+pub use self::recheck::{Round, TURN};
 pub use self::sweep::Swept;
 
 /// How often an interface is attached anew because something came in front, before giving in: another
@@ -80,6 +82,9 @@ pub struct Attacher {
     /// Inode of the network namespace that this runs in.
     home: u64,
     held: BTreeMap<u32, Held>,
+    changes: Changes,
+    /// The interface of this network namespace whose turn to be looked at was last.
+    turned: u32,
     /// The last number that was given out for an interface inside a pod.
     last_number: u16,
     /// Interfaces inside pods, the one that was looked at longest ago first; some may be held no longer.
@@ -119,7 +124,8 @@ impl Attacher {
         let tc = TrafficControl::new(netlink.clone());
         let home = namespace::own().map_or(0, |(_, inode)| inode);
         let (held, rounds) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { netlink, tc, instance, home, held, last_number: 0, rounds, connection })
+        let changes = Changes::new();
+        Ok(Self { netlink, tc, instance, home, held, changes, turned: 0, last_number: 0, rounds, connection })
     }
 
     /// Looks up an interface by name.
@@ -150,6 +156,11 @@ impl Attacher {
     #[must_use]
     pub fn asked(&self) -> Asked {
         self.tc.asked()
+    }
+
+    /// Takes what the kernel has told of changes for lost without a word: for tests.
+    pub fn lose_changes(&mut self) {
+        _ = self.changes.take();
     }
 
     /// Puts both classifiers on an interface. Set its rules before, or packets are not selected yet.

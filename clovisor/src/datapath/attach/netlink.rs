@@ -3,7 +3,7 @@
 //! It refuses policy: it lists, adds, and deletes by exact identity. Which filter may be deleted is decided
 //! by its callers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,31 +115,23 @@ impl TrafficControl {
         Asked { requests: requests.load(Ordering::Relaxed), answers: answers.load(Ordering::Relaxed) }
     }
 
-    /// Names of all interfaces, by index.
-    pub(super) async fn interfaces(&self) -> io::Result<BTreeMap<u32, String>> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let links = self.ask(request, NLM_F_DUMP).await?.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
-            _ => None,
-        });
-        let name = |link: &LinkMessage| {
-            link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name.clone()),
-                _ => None,
-            })
-        };
-        Ok(links.map(|link| (link.header.index, name(&link).unwrap_or_default())).collect())
-    }
-
-    /// Whether there is an interface of this index.
-    pub(super) async fn exists(&self, interface: u32) -> io::Result<bool> {
+    /// Name of the interface of this index; `None` if there is none.
+    pub(super) async fn name(&self, interface: u32) -> io::Result<Option<String>> {
         let mut message = LinkMessage::default();
         message.header.index = interface;
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), 0).await {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            other => other?,
+        };
+        let name = |attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        };
+        let name = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(name),
+            _ => None,
+        });
+        Ok(Some(name.unwrap_or_default()))
     }
 
     /// What sits at `ffff:` of `interface`, without a dump: a dump is of all qdiscs of the node.

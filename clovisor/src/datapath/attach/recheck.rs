@@ -1,23 +1,30 @@
 //! Staying attached: first in the chain, on interfaces that come back, and off those that are gone.
 //!
+//! The kernel tells of changes ([`changes`](super::changes)), so only interfaces at which there were some are looked at, and
+//! some others in turn, for what it did not tell. Of tcx it tells nothing, but its chains are cheap to ask for: they are
+//! looked at everywhere.
+//!
 //! It refuses to give an interface up while it exists: one that cannot be attached anew is kept as lost and
 //! tried again at each look. It says so once when it is lost and once when it is back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use clovisor_common::INSIDE;
 
+use super::changes::Changed;
 use super::{AttachError, Attached, Attacher, Held, Hold, Hook, MAX_REATTACHED, Way, programs, tcx};
 use crate::datapath::interface::Interface;
 use crate::datapath::kernel::Kernel;
 
 /// Interfaces that are looked at in one step of a round: well under a millisecond, as long as all is well.
 const AT_ONCE: usize = 16;
+/// Rounds within which each interface has its turn, whatever the kernel tells.
+pub const TURN: usize = 30;
 
 /// A look at all interfaces, in steps between which packets can be fetched.
 pub struct Round {
-    /// All interfaces of the node; `None` where the kernel does not say, and nothing is taken for gone.
-    there: Option<BTreeMap<u32, String>>,
+    /// Those that may have changed, or whose turn it is.
+    doubtful: BTreeSet<u32>,
     waiting: VecDeque<u32>,
     /// Those inside pods come last.
     inside: bool,
@@ -31,12 +38,14 @@ impl Attacher {
     /// - [`AttachError::Gone`]: the interface is gone, its rules are removed and it is forgotten;
     /// - any other error: it is lost, which is said once, and tried again at each call.
     ///
+    /// What the kernel did not tell is seen within [`TURN`] calls.
+    ///
     /// Interfaces inside pods' namespaces are looked at in turn, some at each call, and those on which ours are no
     /// more count as gone.
     ///
     /// Meant to be called every second or two; with hundreds of interfaces, in steps: [`Self::round`].
     pub async fn recheck(&mut self, kernel: &mut Kernel) -> Vec<(u32, Result<Attached, AttachError>)> {
-        let mut round = self.round().await;
+        let mut round = self.round();
         let mut done = Vec::new();
         while let Some(some) = self.recheck_some(kernel, &mut round).await {
             done.extend(some);
@@ -45,10 +54,23 @@ impl Attacher {
     }
 
     /// Begins what [`Self::recheck`] does, for [`Self::recheck_some`].
-    pub async fn round(&self) -> Round {
-        let there = self.tc.interfaces().await.ok();
-        let waiting = self.held.keys().copied().filter(|id| id & INSIDE == 0).collect();
-        Round { there, waiting, inside: true }
+    pub fn round(&mut self) -> Round {
+        let waiting: VecDeque<u32> = self.held.range(..INSIDE).map(|(&index, _)| index).collect();
+        let mut doubtful = match self.changes.take() {
+            Changed::At(indexes) => indexes,
+            Changed::Anywhere => waiting.iter().copied().collect(),
+        };
+        doubtful.extend(self.turn(waiting.len()));
+        Round { doubtful, waiting, inside: true }
+    }
+
+    /// Those of so many interfaces whose turn is next.
+    fn turn(&mut self, interfaces: usize) -> Vec<u32> {
+        let (before, after) = (self.held.range(..=self.turned), self.held.range(self.turned + 1..INSIDE));
+        let next = after.chain(before).map(|(&index, _)| index);
+        let next: Vec<u32> = next.take(interfaces.div_ceil(TURN)).collect();
+        self.turned = next.last().copied().unwrap_or_default();
+        next
     }
 
     /// The next step of a round; `None` when it is over.
@@ -66,9 +88,10 @@ impl Attacher {
         let mut done = Vec::new();
         for _ in 0..AT_ONCE {
             let Some(index) = round.waiting.pop_front() else { break };
-            if let Some(there) = &round.there
-                && self.is_gone(kernel, index, there).await
-            {
+            if !round.doubtful.contains(&index) && !self.is_suspect(kernel, index) {
+                continue;
+            }
+            if self.is_gone(kernel, index).await {
                 done.extend(self.forget(kernel, index).map(|error| (index, Err(error))));
             } else if self.needs_reattaching(kernel, index).await
                 && let Some(result) = self.reattach(kernel, index).await
@@ -99,16 +122,18 @@ impl Attacher {
     }
 
     /// Whether the interface is not there, or another has its index. One that was renamed is followed.
-    async fn is_gone(&mut self, kernel: &mut Kernel, index: u32, there: &BTreeMap<u32, String>) -> bool {
-        let Some(name) = there.get(&index) else {
-            // A dump can miss one while others come and go.
-            return !self.tc.exists(index).await.unwrap_or(true);
+    async fn is_gone(&mut self, kernel: &mut Kernel, index: u32) -> bool {
+        let name = match self.tc.name(index).await {
+            Ok(Some(name)) => name,
+            Ok(None) => return true,
+            // Where the kernel does not say, nothing is taken for gone.
+            Err(_) => return false,
         };
         let Some(held) = self.held.get_mut(&index) else { return false };
-        if held.attached.interface.name == *name {
+        if held.attached.interface.name == name {
             return false;
         }
-        let before = std::mem::replace(&mut held.attached.interface.name, name.clone());
+        let before = std::mem::replace(&mut held.attached.interface.name, name);
         let was_lost = held.lost;
         if !was_lost && self.is_attached(kernel, index).await {
             return false;
@@ -147,18 +172,35 @@ impl Attacher {
     }
 
     async fn needs_reattaching(&self, kernel: &mut Kernel, index: u32) -> bool {
+        if self.is_suspect(kernel, index) {
+            return true;
+        }
+        match self.held.get(&index) {
+            // Where it was not first to begin with, trying again changes nothing.
+            Some(Held { hold: Some(Hold::Clsact(clsact)), attached, .. })
+                if self.is_kept_first(index) && attached.first =>
+            {
+                !clsact.leads(&self.tc, &attached.interface).await.unwrap_or(true)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is still seen to that nothing comes in front.
+    fn is_kept_first(&self, index: u32) -> bool {
+        let held = self.held.get(&index);
+        held.is_some_and(|held| held.way == Way::Auto && held.reattached < MAX_REATTACHED)
+    }
+
+    /// What costs no question by netlink: whether it is lost, or something comes before ours by tcx.
+    fn is_suspect(&self, kernel: &mut Kernel, index: u32) -> bool {
         let Some(held) = self.held.get(&index) else { return false };
         let interface = &held.attached.interface;
         match &held.hold {
             _ if held.lost => true,
-            _ if held.way != Way::Auto || held.reattached >= MAX_REATTACHED => false,
+            _ if !self.is_kept_first(index) => false,
             None => true,
-            Some(Hold::Clsact(clsact)) => {
-                let behind_tcx = chains(interface).iter().flatten().any(tcx::Chain::has_foreign);
-                // Where it was not first to begin with, trying again changes nothing.
-                let lost = held.attached.first && !clsact.leads(&self.tc, interface).await.unwrap_or(true);
-                behind_tcx || lost
-            }
+            Some(Hold::Clsact(_)) => chains(interface).iter().flatten().any(tcx::Chain::has_foreign),
             Some(Hold::Tcx { .. }) => {
                 let [Some(ingress), Some(egress)] = chains(interface) else { return false };
                 let ids = programs(interface).map(|name| tcx::program_id(kernel, name));
