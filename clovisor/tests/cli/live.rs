@@ -159,7 +159,7 @@ fn a_tracer_that_comes_late_and_stops_at_its_limit() {
         let asked = format!(
             "import http.client as h, time\n\
             c = h.HTTPConnection('{POD_V4}', {PORT}, timeout=5)\n\
-            for i in range(40):\n \
+            for i in range(120):\n \
              c.request('GET', '/%d' % i); c.getresponse().read(); time.sleep(0.05)"
         );
         let asking = std::process::Command::new("python3").args(["-c", &asked]).spawn().unwrap();
