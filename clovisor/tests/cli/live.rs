@@ -168,7 +168,9 @@ fn a_tracer_that_comes_late_and_stops_at_its_limit() {
         let ended = program.wait();
         assert!(ended.status.success());
         assert_eq!(ended.sessions.len(), 5);
-        for session in &ended.sessions {
+        // The classifiers may have come between the first request and its response.
+        let may_be_half = ended.sessions[0].attribute("clovisor.outcome") == "request_unobserved";
+        for session in ended.sessions.iter().skip(usize::from(may_be_half)) {
             assert_eq!(session.attribute("clovisor.outcome"), "complete", "{}", session.0);
         }
         let mut asking = asking;
