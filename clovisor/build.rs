@@ -2,8 +2,11 @@
 //! kernel tests include them from. It refuses to install anything: what is missing is said in one paragraph.
 
 use std::env;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+use object::build::elf;
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -38,9 +41,33 @@ fn build() -> Result<(), String> {
         run(command.args(["--bin", binary, "--features", features]))?;
         let built = target_dir.join(toolchain::TARGET).join("release").join(binary);
         let kept = out.join(format!("{name}.bpf.o"));
-        std::fs::copy(&built, &kept)
+        copy_without_debug_information(&built, &kept)
             .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), kept.display()))?;
     }
+    Ok(())
+}
+
+/// Copies an object without its DWARF, which is nine tenths of it and is only there for bpf-linker to write BTF from.
+/// The kernel and aya read BTF alone, but aya would parse all sections and their relocations.
+fn copy_without_debug_information(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
+    let object = std::fs::read(from)?;
+    let mut elf = elf::Builder::read(object.as_slice())?;
+    let of_debug_information = |name: &[u8]| {
+        let name = name.strip_prefix(b".rel").unwrap_or(name);
+        name.starts_with(b".debug_")
+    };
+    for section in elf.sections.iter_mut() {
+        section.delete = of_debug_information(&section.name);
+    }
+    elf.delete_orphans();
+    // LLVM keeps the names of sections in .strtab, which the builder makes for symbols alone.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    std::fs::write(to, stripped)?;
     Ok(())
 }
 
