@@ -47,7 +47,7 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// Copies an object without its DWARF, which is nine tenths of it and is only there for bpf-linker to write BTF from.
+/// Copies an object without its DWARF, which is four fifths of it and is only there for bpf-linker to write BTF from.
 /// The kernel and aya read BTF alone, but aya would parse all sections and their relocations.
 fn copy_without_debug_information(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     let object = std::fs::read(from)?;
@@ -56,7 +56,7 @@ fn copy_without_debug_information(from: &Path, to: &Path) -> Result<(), Box<dyn 
         let name = name.strip_prefix(b".rel").unwrap_or(name);
         name.starts_with(b".debug_")
     };
-    for section in elf.sections.iter_mut() {
+    for section in &mut elf.sections {
         section.delete = of_debug_information(&section.name);
     }
     elf.delete_orphans();

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use clovisor_common::protocol;
 use clovisor_trace::{Protocol, SessionSpan, capture::Statistics};
-use tokio::time::{Instant, Interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     capture::Capture,
@@ -23,7 +23,7 @@ use crate::{
         spared::Spared,
     },
     ledger::{Books, KernelSide, Sinks, Source},
-    overload::Setting,
+    overload::{Level, Setting},
     pipeline::{Names, Pipeline},
 };
 use said::Said;
@@ -32,6 +32,8 @@ use sparing::hand_in;
 
 /// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
 pub(crate) const FETCH: Duration = Duration::from_millis(5);
+/// The same where no packets come, and the next one wakes us: sessions are then told of timeouts no later than this.
+const QUIET_FETCH: Duration = Duration::from_millis(100);
 /// How often it is checked that nothing has come in front of the classifiers.
 pub(crate) const RECHECK: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,8 @@ pub(crate) struct Live {
     epoch_ns: u64,
     /// Where packets are written, if they are.
     capture: Option<Capture>,
+    /// When packets were fetched last.
+    fetched: Instant,
 }
 
 impl Live {
@@ -87,6 +91,7 @@ impl Live {
             pipeline,
             epoch_ns,
             capture,
+            fetched: Instant::now(),
         })
     }
 
@@ -196,6 +201,7 @@ impl Live {
         self.spare(settled_ns);
         self.shed(now_ns);
         self.kernel.flush_log();
+        self.fetched = Instant::now();
     }
 
     /// Leaves out what is too much.
@@ -207,13 +213,19 @@ impl Live {
         }
     }
 
-    /// Waits for the timer, or for the kernel side to say that so many packets wait that [`Self::fetch`] must come sooner. May be
-    /// dropped at any time.
-    pub(crate) async fn time_to_fetch(&self, timer: &mut Interval) {
+    /// Waits until it is time for [`Self::fetch`] again, or so many packets wait that it must come sooner. May be dropped at any time.
+    pub(crate) async fn time_to_fetch(&self) {
+        let is_shedding = self.shedding.as_ref().is_some_and(|shedding| shedding.level() > Level::Nothing);
+        let is_quiet = self.packets.is_quiet() && !is_shedding;
         tokio::select! {
-            _ = timer.tick() => {}
+            () = sleep_until(self.fetched + if is_quiet { QUIET_FETCH } else { FETCH }) => {}
             () = self.packets.filled() => {}
         }
+    }
+
+    /// Whether so much time has passed that packets should be fetched between two steps of long work.
+    pub(crate) fn is_due(&self) -> bool {
+        self.fetched.elapsed() >= FETCH
     }
 
     /// Sees to it that the classifiers still come first, and that the clocks still agree. Returns the interfaces that
@@ -226,12 +238,10 @@ impl Live {
         }
         let mut gone = Vec::new();
         let mut round = self.attacher.round();
-        let mut fetched = Instant::now();
         while let Some(done) = self.attacher.recheck_some(&mut self.kernel, &mut round).await {
             done.into_iter().for_each(|(interface, changed)| gone.extend(say_changed(interface, changed)));
-            if fetched.elapsed() >= FETCH {
+            if self.is_due() {
                 self.fetch(out);
-                fetched = Instant::now();
             }
         }
         gone
@@ -261,12 +271,10 @@ impl Live {
     /// Hundreds of interfaces take longer than the buffers hold: packets are fetched meanwhile.
     async fn detach_all(&mut self, out: &mut impl FnMut(&SessionSpan<'_>)) -> Result<(), AttachError> {
         let mut result = Ok(());
-        let mut fetched = Instant::now();
         for id in self.attacher.held() {
             result = result.and(self.detach(id).await);
-            if fetched.elapsed() >= FETCH {
+            if self.is_due() {
                 self.fetch(out);
-                fetched = Instant::now();
             }
         }
         result

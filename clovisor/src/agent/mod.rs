@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use clovisor_trace::{Limits, Semconv, SessionSpan};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Duration, Instant, MissedTickBehavior, interval, timeout},
+    time::{Duration, Instant, interval, timeout},
 };
 
 use self::{pods::Pods, traces::Traces};
@@ -181,8 +181,6 @@ impl Agent {
             () = Self::await_configuration(&mut config) => {}
             () = signals.any() => return,
         }
-        let mut fetch = interval(FETCH);
-        fetch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut recheck, mut retry) = (interval(RECHECK), interval(RETRY));
         let (mut resync, mut status) = (interval(RESYNC), interval(STATUS));
         let mut dirty = true;
@@ -195,7 +193,7 @@ impl Agent {
                 self.apply(&loaded, &state).await;
             }
             tokio::select! {
-                () = self.live.time_to_fetch(&mut fetch) => self.fetch(),
+                () = self.live.time_to_fetch() => self.fetch(),
                 _ = recheck.tick() => dirty = self.recheck().await,
                 dirty_now = changed(&mut cluster) => dirty = dirty_now,
                 dirty_now = changed(&mut config) => dirty = dirty_now,

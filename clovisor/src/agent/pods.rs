@@ -22,7 +22,7 @@ use crate::{
         veth::{PodInterfaces, Snapshot, Wanted},
     },
     export::Environment,
-    live::{FETCH, Live, number},
+    live::{Live, number},
     pipeline::Names,
     plan::{self, Action, Desired, PodPlan},
 };
@@ -97,7 +97,6 @@ impl Pods {
         let attached = self.held.iter().map(|(uid, held)| (uid.clone(), Arc::clone(&held.plan))).collect();
         self.pending.retain(|uid, _| desired.pods.contains_key(uid));
         self.sides.keep(desired);
-        let mut fetched = Instant::now();
         // One look at the node's interfaces serves all pods.
         let mut snapshot = None;
         for action in plan::diff(&attached, &desired.pods) {
@@ -116,9 +115,8 @@ impl Pods {
                     }
                 }
             }
-            if fetched.elapsed() >= FETCH {
+            if live.is_due() {
                 live.fetch(out);
-                fetched = Instant::now();
             }
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clovisor_trace::{Limits, Resource, Rules, SessionSpan};
 use tokio::{
     process::{Child, Command},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     export::{Address, Environment},
     failure::Usage,
     ledger::{Books, Sinks},
-    live::{FETCH, Live, RECHECK, number},
+    live::{Live, RECHECK, number},
     memory::Memory,
     outputs::Outputs,
     pipeline::{Names, Pipeline},
@@ -136,14 +136,12 @@ async fn run(
         live.attach(&interface, Names::all(resource), rules, arguments.attach.into()).await?;
     }
     let mut child = start(&arguments.command)?;
-    let mut fetch = interval(FETCH);
-    fetch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut recheck = interval(RECHECK);
     let mut end = arguments.duration.map(|duration| Instant::now() + duration);
     let mut status = None;
     loop {
         tokio::select! {
-            () = live.time_to_fetch(&mut fetch) => {
+            () = live.time_to_fetch() => {
                 live.fetch(&mut |span: &SessionSpan<'_>| outputs.push(span));
                 if live.pipeline.is_full() || live.capture().as_ref().is_some_and(Capture::reader_gone) {
                     break;

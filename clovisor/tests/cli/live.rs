@@ -1,5 +1,7 @@
 //! Live tracing: both sides, both IP versions, both ways to attach, and leaving nothing behind.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -56,6 +58,25 @@ fn requests_of_curl_over_both_ip_versions_by_both_ways() {
             assert_eq!(net.tc_state(), before, "something was left behind");
         });
     }
+}
+
+#[test]
+fn without_packets_it_sleeps_and_the_first_one_wakes_it() {
+    netns::test("without_packets_it_sleeps_and_the_first_one_wakes_it", &TOOLS, |net| async move {
+        let _nginx = Nginx::start(&net, "rest");
+        let program = Program::trace(&["-i", "veth0=shop", "--port", "8080=http"]);
+        for path in ["/first", "/second"] {
+            std::thread::sleep(Duration::from_millis(500));
+            let before = program.sleeps();
+            std::thread::sleep(Duration::from_secs(2));
+            let sleeps = program.sleeps() - before;
+            assert!(sleeps < 2_000 / 5, "{sleeps} times in 2 s, as if packets came all the time");
+            curl(&net, &[&url(POD_V4, path)]);
+        }
+        let ended = program.end();
+        ended.assert_balanced();
+        assert_eq!(ended.sessions.len(), 2);
+    });
 }
 
 #[test]
@@ -163,7 +184,7 @@ fn a_tracer_that_comes_late_and_stops_at_its_limit() {
              c.request('GET', '/%d' % i); c.getresponse().read(); time.sleep(0.05)"
         );
         let asking = std::process::Command::new("python3").args(["-c", &asked]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         let program = Program::trace(&["-i", "veth0", "--port", "8080", "--limit", "5"]);
         let ended = program.wait();
         assert!(ended.status.success());

@@ -62,7 +62,7 @@ impl Traced {
 }
 
 /// A request to the pod's server port and its response, over one connection that is closed after.
-fn exchange(net: &Net, address: &str, request: &'static [u8], response: &'static [u8]) {
+pub(crate) fn exchange(net: &Net, address: &str, request: &'static [u8], response: &'static [u8]) {
     let server = serve(&net.pod, address.parse().unwrap(), request, response);
     ask(address.parse().unwrap(), request, response);
     server.join().unwrap();

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::buffers::test;
 use crate::netns::POD_V4;
-use crate::traffic::{Traced, upload};
+use crate::traffic::{Traced, exchange, upload};
 
 /// Long enough for a wake-up on any machine, short enough to wait for none.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -42,6 +42,37 @@ fn only_a_ring_that_fills_up_wakes_its_reader() {
             traced.events();
         }
         assert_eq!(traced.packets.counters().events, traced.kernel.verdicts().unwrap().emitted());
+    });
+}
+
+#[test]
+fn a_ring_that_was_empty_for_long_wakes_its_reader_for_the_next_packet() {
+    test("a_ring_that_was_empty_for_long_wakes_its_reader_for_the_next_packet", &[], |net| async move {
+        let mut traced = Traced::new(16 * SMALLEST_BUFFER).await;
+        traced.attach(Way::Auto).await;
+        let packets = &mut traced.packets;
+        let is_ring = packets.transport() == Transport::Ring;
+        let drain = |packets: &mut Packets| {
+            let mut count = 0;
+            packets.drain(monotonic_ns() + 10_000_000, &mut |_, _| count += 1);
+            count
+        };
+        for _ in 0..2 {
+            assert!(!packets.is_quiet());
+            for _ in 0..20 {
+                assert_eq!(drain(packets), 0);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(packets.is_quiet(), is_ring, "it can tell of the next packet");
+            assert!(!is_woken(packets).await, "woken by nothing");
+            exchange(&net, POD_V4, b"ping", b"pong");
+            assert_eq!(is_woken(packets).await, is_ring);
+            assert!(drain(packets) > 0);
+            assert!(!packets.is_quiet());
+            exchange(&net, POD_V4, b"ping", b"pong");
+            assert!(!is_woken(packets).await, "woken by few packets while it comes by itself");
+            assert!(drain(packets) > 0);
+        }
     });
 }
 

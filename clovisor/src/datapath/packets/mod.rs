@@ -3,8 +3,8 @@
 //! There are two ways, behind one face: a ring buffer of all CPUs ([`ring`]), and a perf buffer of each CPU ([`perf`]) for
 //! kernels without ring buffers, or where it is asked for. ARCHITECTURE.md has the figures that speak for the first.
 //!
-//! It refuses to wait or to sleep: the caller calls [`Packets::drain`] every few milliseconds, and when [`Packets::filled`] says
-//! that it should come sooner.
+//! It refuses to wait or to sleep: the caller calls [`Packets::drain`] every few milliseconds, more seldom where all is quiet
+//! ([`Packets::is_quiet`]), and when [`Packets::filled`] says that it should come sooner.
 
 mod held;
 mod perf;
@@ -173,12 +173,21 @@ impl Packets {
         }
     }
 
-    /// Waits until a buffer is so full that [`Self::drain`] must not wait for its next turn: of a ring buffer; perf buffers
-    /// do not tell. May be dropped at any time.
+    /// Waits until a buffer is so full that [`Self::drain`] must not wait for its next turn, or has anything in it after a time without
+    /// packets: of a ring buffer; perf buffers do not tell. May be dropped at any time.
     pub async fn filled(&self) {
         match self {
             Self::Ring(ring) => ring.filled().await,
             Self::Perf(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether nothing comes, and [`Self::filled`] tells of the next packet, so that [`Self::drain`] may be called more seldom.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.is_quiet(),
+            Self::Perf(_) => false,
         }
     }
 

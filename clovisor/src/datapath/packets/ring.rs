@@ -17,6 +17,9 @@ use super::{BufferError, Counters, held::Held, record};
 
 /// How long after one wake-up the kernel side may give the next: under overload this bounds what waking costs.
 const BETWEEN_WAKES: Duration = Duration::from_millis(1);
+/// After so many turns in a row with nothing in the ring, the kernel side wakes us for the next packet: a wake-up then costs what a turn
+/// does, and without packets there is neither.
+const QUIET_TURNS: u32 = 10;
 
 /// The ring, mapped.
 pub struct Ring {
@@ -24,10 +27,12 @@ pub struct Ring {
     bytes: usize,
     /// Tells the kernel side how many bytes may wait before it wakes us; it takes that away when it does.
     wake_at: Array<MapData, u64>,
-    /// When that was told, kernel time.
-    told_ns: u64,
+    /// What was told, and when, kernel time.
+    told: (u64, u64),
     /// Whether the kernel side has woken us since.
     woken: AtomicBool,
+    /// Turns since there was something in the ring.
+    quiet: u32,
     /// What [`Self::read`] has read.
     held: Held,
     counters: Counters,
@@ -45,12 +50,22 @@ impl Ring {
         )]
         let ring = AsyncFd::with_interest(ring, Interest::READABLE).map_err(BufferError::Wait)?;
         let (held, counters) = (Held::default(), Counters::default());
-        Ok(Self { ring, bytes, wake_at, told_ns: 0, woken: AtomicBool::new(true), held, counters })
+        let (told, woken) = ((0, 0), AtomicBool::new(true));
+        Ok(Self { ring, bytes, wake_at, told, woken, quiet: 0, held, counters })
     }
 
     pub(super) fn drain(&mut self, now_ns: u64, sink: &mut impl FnMut(&EventHeader, &[u8])) {
+        let before = self.counters.events;
         self.flush(now_ns, sink);
+        let is_empty = self.counters.events == before;
+        self.quiet = if is_empty { self.quiet.saturating_add(1) } else { 0 };
         self.ask_to_be_woken(now_ns);
+    }
+
+    /// Whether the kernel side wakes us for the next packet. One that it has written while we were telling it so was found by the turn
+    /// after that.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet > QUIET_TURNS && self.told.0 == 0
     }
 
     /// Hands out what is there, up to the first that is younger than `until_ns`: more than that may come as fast as it is read.
@@ -76,15 +91,17 @@ impl Ring {
         counters.events += handed_out;
     }
 
-    /// If the kernel side has woken us, lets it do so again.
+    /// Tells the kernel side when to wake us, where that has changed or it has done so.
     fn ask_to_be_woken(&mut self, now_ns: u64) {
+        let bytes = if self.quiet < QUIET_TURNS { self.bytes as u64 / 2 } else { 0 };
         let between = u64::try_from(BETWEEN_WAKES.as_nanos()).unwrap_or(u64::MAX);
-        if !self.woken.load(Ordering::Relaxed) || now_ns.saturating_sub(self.told_ns) < between {
+        let is_known = self.told.0 == bytes && !self.woken.load(Ordering::Relaxed);
+        if is_known || now_ns.saturating_sub(self.told.1) < between {
             return;
         }
         // A failure costs wake-ups, not packets: they are fetched every few milliseconds all the same.
-        if self.wake_at.set(0, self.bytes as u64 / 2, 0).is_ok() {
-            (self.told_ns, self.woken) = (now_ns, AtomicBool::new(false));
+        if self.wake_at.set(0, bytes, 0).is_ok() {
+            (self.told, self.woken) = ((bytes, now_ns), AtomicBool::new(false));
         }
     }
 
