@@ -10,7 +10,9 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerfEventArray, Ring
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use clovisor_common::{ANY_ADDRESS, EgressKey, PortKey, SessionKey, SessionValue, Verdict, direction, name};
+use clovisor_common::{
+    ANY_ADDRESS, EgressKey, LossValue, PortKey, SessionKey, SessionValue, ShedValue, Verdict, direction, name,
+};
 
 use super::capability::{self, MissingCapabilities};
 use super::packets::{BufferError, Buffers, Packets, Perf, Ring, Transport};
@@ -156,8 +158,8 @@ impl Kernel {
         let mut ebpf = loader.load(object)?;
         let log = if debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let mut kernel = Self { ebpf, log, rules: HashMap::new(), buffer_bytes: bytes };
-        kernel.expect_losses()?;
-        kernel.expect_shed()?;
+        kernel.expect_notes::<LossValue>()?;
+        kernel.expect_notes::<ShedValue>()?;
         for name in [name::INGRESS, name::EGRESS_PROGRAM] {
             kernel.loaded(name)?;
         }

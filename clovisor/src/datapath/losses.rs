@@ -1,6 +1,6 @@
 //! Which packets the kernel side has lost: of which interface, how many, and when.
 //!
-//! The kernel side notes a loss where it happens ([`name::LOSSES`]); [`Losses::look`] tells what has come since the look
+//! The kernel side notes a loss where it happens (`datapath::noted`); [`Losses::look`] tells what has come since the look
 //! before. It refuses to read that map unless the verdicts say that something was lost.
 //!
 //! The records that the perf buffers write themselves (`PERF_RECORD_LOST`) are of the same packets, come late and name no
@@ -8,16 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{MapData, MapError, PerCpuHashMap, PerCpuValues};
-use clovisor_common::{ANY_INTERFACE, LossValue, name};
+use clovisor_common::LossValue;
 use clovisor_trace::Loss;
 
 use super::{
     kernel::{Kernel, KernelError},
     packets::HOLD_BACK,
 };
-
-type Map<T> = PerCpuHashMap<T, u32, LossValue>;
 
 /// What is known of losses.
 #[derive(Debug)]
@@ -73,7 +70,7 @@ impl Losses {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn forget(&mut self, kernel: &mut Kernel, interface: u32) -> Result<(), KernelError> {
-        kernel.forget_losses(interface)?;
+        kernel.forget_notes::<LossValue>(interface)?;
         self.past += self.told.remove(&Some(interface)).unwrap_or(0);
         Ok(())
     }
@@ -98,47 +95,6 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn losses(&self) -> Result<BTreeMap<Option<u32>, LossValue>, KernelError> {
-        let map = self.ebpf.map(name::LOSSES).ok_or(KernelError::Absent(name::LOSSES))?;
-        let map = Map::<&MapData>::try_from(map).map_err(fault)?;
-        let mut losses = BTreeMap::new();
-        for entry in &map {
-            let (key, by_cpu) = entry.map_err(fault)?;
-            let sum = LossValue {
-                packets: by_cpu.iter().map(|value| value.packets).sum(),
-                last_ns: by_cpu.iter().map(|value| value.last_ns).max().unwrap_or(0),
-            };
-            losses.insert((key != ANY_INTERFACE).then_some(key), sum);
-        }
-        Ok(losses)
+        self.noted()
     }
-
-    /// Makes the entry for losses of which the interface is not known: once, before anything can be lost.
-    pub(super) fn expect_losses(&mut self) -> Result<(), KernelError> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| fault(MapError::IoError(error)))?;
-        let none = PerCpuValues::try_from(vec![LossValue::default(); cpus])
-            .map_err(|error| fault(MapError::IoError(error)))?;
-        self.losses_mut()?.insert(ANY_INTERFACE, none, 0).map_err(fault)
-    }
-
-    /// Removes what was noted of an interface.
-    fn forget_losses(&mut self, interface: u32) -> Result<(), KernelError> {
-        match self.losses_mut()?.remove(&interface) {
-            // Nothing was lost there.
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            other => other.map_err(fault),
-        }
-    }
-
-    fn losses_mut(&mut self) -> Result<Map<&mut MapData>, KernelError> {
-        let map = self.ebpf.map_mut(name::LOSSES).ok_or(KernelError::Absent(name::LOSSES))?;
-        Map::try_from(map).map_err(fault)
-    }
-}
-
-fn fault(source: MapError) -> KernelError {
-    KernelError::Map { name: name::LOSSES, source }
 }

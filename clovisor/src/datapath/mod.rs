@@ -23,6 +23,7 @@ pub mod interface;
 pub mod kernel;
 pub mod losses;
 pub mod namespace;
+mod noted;
 pub mod packets;
 mod request;
 pub mod shares;

@@ -4,16 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues};
-use clovisor_common::{ANY_INTERFACE, LEFT_OUT, SessionKey, SessionValue, ShedValue, name};
+use aya::maps::{Array, HashMap, MapError};
+use clovisor_common::{LEFT_OUT, SessionKey, SessionValue, ShedValue, name};
 use clovisor_trace::Shed;
 
 use super::{
     kernel::{Kernel, KernelError},
+    noted::if_there,
     spared::session_key,
 };
-
-type Noted<T> = PerCpuHashMap<T, u32, ShedValue>;
 
 impl Kernel {
     /// From now on traces of the new connections of an interface those whose lots are below `share`; all, if there is none.
@@ -65,49 +64,8 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn shed(&self) -> Result<BTreeMap<Option<u32>, ShedValue>, KernelError> {
-        let map = self.ebpf.map(name::SHED).ok_or(KernelError::Absent(name::SHED))?;
-        let map = Noted::<&MapData>::try_from(map).map_err(fault)?;
-        let mut shed = BTreeMap::new();
-        for entry in &map {
-            let (key, by_cpu) = entry.map_err(fault)?;
-            let sum = ShedValue {
-                packets: by_cpu.iter().map(|value| value.packets).sum(),
-                sessions: by_cpu.iter().map(|value| value.sessions).sum(),
-            };
-            shed.insert((key != ANY_INTERFACE).then_some(key), sum);
-        }
-        Ok(shed)
+        self.noted()
     }
-
-    /// Makes the entry for what is left out at interfaces that are not known: once, before anything can be.
-    pub(super) fn expect_shed(&mut self) -> Result<(), KernelError> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| fault(MapError::IoError(error)))?;
-        let none = PerCpuValues::try_from(vec![ShedValue::default(); cpus])
-            .map_err(|error| fault(MapError::IoError(error)))?;
-        self.noted()?.insert(ANY_INTERFACE, none, 0).map_err(fault)
-    }
-
-    /// Removes what was noted of an interface.
-    fn forget_shed(&mut self, interface: u32) -> Result<(), KernelError> {
-        if_there(self.noted()?.remove(&interface)).map_err(fault)
-    }
-
-    fn noted(&mut self) -> Result<Noted<&mut MapData>, KernelError> {
-        let map = self.ebpf.map_mut(name::SHED).ok_or(KernelError::Absent(name::SHED))?;
-        Noted::try_from(map).map_err(fault)
-    }
-}
-
-/// What is removed need not be there.
-fn if_there(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn fault(source: MapError) -> KernelError {
-    KernelError::Map { name: name::SHED, source }
 }
 
 /// What is known of what was left out.
@@ -140,7 +98,7 @@ impl LeftOut {
     /// [`KernelError::Map`].
     pub fn forget(&mut self, kernel: &mut Kernel, interface: u32) -> Result<(), KernelError> {
         kernel.set_share(interface, None)?;
-        kernel.forget_shed(interface)?;
+        kernel.forget_notes::<ShedValue>(interface)?;
         if let Some(told) = self.told.remove(&Some(interface)) {
             self.past.packets += told.packets;
             self.past.sessions += told.sessions;
