@@ -3,7 +3,7 @@
 //! 0: done. 64: asked for something that cannot be. 1: could not start. With `trace -- COMMAND`: its own code.
 #![forbid(unsafe_code)]
 
-use std::{io::IsTerminal as _, panic, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 use clovisor::{
@@ -12,7 +12,7 @@ use clovisor::{
 };
 use tracing_subscriber::EnvFilter;
 
-// One thread for the loop that fetches packets, and one for exporters, Redis and the API server.
+// The loop that fetches packets has this thread to itself; exporters, Redis and the API server share two others.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -28,16 +28,12 @@ async fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.verbose);
-    // On a thread of the runtime, which waits for time and packets itself: one beside it would have to be woken by another each time.
-    let done = tokio::spawn(async move {
-        match cli.command {
-            Command::Run(arguments) => verbs::run(*arguments, cli.verbose).await,
-            Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
-            Command::Read(arguments) => verbs::read(arguments).await,
-            Command::Cleanup => verbs::cleanup().await,
-        }
-    });
-    let done = done.await.unwrap_or_else(|ended| panic::resume_unwind(ended.into_panic()));
+    let done = match cli.command {
+        Command::Run(arguments) => verbs::run(*arguments, cli.verbose).await,
+        Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
+        Command::Read(arguments) => verbs::read(arguments).await,
+        Command::Cleanup => verbs::cleanup().await,
+    };
     done.unwrap_or_else(|error| {
         eprintln!("clovisor: {error:#}");
         failure::code(&error)
