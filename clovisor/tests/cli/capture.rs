@@ -142,17 +142,21 @@ fn a_capture_read_back_gives_the_same_sessions() {
         let file = folder.file("out.pcapng");
         let _nginx = Nginx::start(&net, "capture");
         let mut server = Command::new("python3").args(["-c", SERVER]).spawn().unwrap();
+        // Asks before it is traced and until it is told to stop.
         let early = format!(
-            "import http.client as h, time\n\
+            "import http.client as h, select, sys\n\
             c = h.HTTPConnection('{POD_V4}', {PORT}, timeout=5)\n\
-            for i in range(30):\n c.request('GET', '/early/%d' % i); c.getresponse().read(); time.sleep(0.05)"
+            i = 0\n\
+            while not select.select([sys.stdin], [], [], 0.05)[0]:\n \
+             c.request('GET', '/early/%d' % i); c.getresponse().read(); i += 1"
         );
-        let mut early = Command::new("python3").args(["-c", &early]).spawn().unwrap();
+        let mut early = Command::new("python3").args(["-c", &early]).stdin(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(400));
         let arguments =
             ["-i", "veth0=my shop", "-i", "lo", "--port", "8080", "--egress", "9000", "-w", &file];
         let program = Program::trace(&arguments);
         traffic(&net);
+        drop(early.stdin.take());
         assert!(early.wait().unwrap().success(), "tracing broke the traffic");
         let ended = program.end();
         server.kill().unwrap();
