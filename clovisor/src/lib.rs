@@ -3,7 +3,7 @@
 //! One way through: [`datapath`] brings packets from the kernel, [`pipeline`] makes spans of them with the pure
 //! crate `clovisor-trace`, [`outputs`] queues them for the sinks of [`export`], [`ledger`] holds every stage
 //! against the next, [`overload`] decides what is left out where there is too much, [`summary`] tells what became of everything. A capture file may get
-//! every packet on the way. [`verbs`] puts these together, one file for each command of [`cli`].
+//! every packet on the way. [`threads`] says which thread does what. [`verbs`] puts these together, one file for each command of [`cli`].
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -26,4 +26,5 @@ pub mod red;
 pub mod server;
 mod signals;
 pub mod summary;
+pub mod threads;
 pub mod verbs;

@@ -5,16 +5,15 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{Parser as _, error::ErrorKind};
 use clovisor::{
     cli::{Cli, Command},
-    failure, verbs,
+    failure, threads, verbs,
 };
 use tracing_subscriber::EnvFilter;
 
-// The loop that fetches packets has this thread to itself; exporters, Redis and the API server share two others.
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(complaint) if is_complaint(&complaint) => {
@@ -28,13 +27,15 @@ async fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.verbose);
-    let done = match cli.command {
-        Command::Run(arguments) => verbs::run(*arguments, cli.verbose).await,
-        Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
-        Command::Read(arguments) => verbs::read(arguments).await,
-        Command::Cleanup => verbs::cleanup().await,
-    };
-    done.unwrap_or_else(|error| {
+    let done = threads::run(async {
+        match cli.command {
+            Command::Run(arguments) => verbs::run(*arguments, cli.verbose).await,
+            Command::Trace(arguments) => verbs::trace(*arguments, cli.verbose).await,
+            Command::Read(arguments) => verbs::read(arguments).await,
+            Command::Cleanup => verbs::cleanup().await,
+        }
+    });
+    done.context("cannot start").flatten().unwrap_or_else(|error| {
         eprintln!("clovisor: {error:#}");
         failure::code(&error)
     })

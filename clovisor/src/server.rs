@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::metrics::{self, Observed};
+use crate::{
+    metrics::{self, Observed},
+    threads::others,
+};
 
 /// How long the agent's loop may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,14 +39,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the socket, and answers from now on. Must be called inside a tokio runtime.
+    /// Opens the socket, and answers from now on, on a thread that is not the loop's. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn start(listen: SocketAddr, questions: mpsc::Sender<Question>) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    pub fn start(listen: SocketAddr, questions: mpsc::Sender<Question>) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(listener, questions)).abort_handle();
+        let others = others();
+        let listener = {
+            let _there = others.enter();
+            TcpListener::from_std(listener)?
+        };
+        let task = others.spawn(accept(listener, questions)).abort_handle();
         Ok(Self { address, task })
     }
 
@@ -151,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn probes_and_metrics() {
         let (questions, mut asked) = mpsc::channel::<Question>(4);
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), questions).await.unwrap();
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), questions).unwrap();
         let agent = tokio::spawn(async move {
             for synced in [false, false, true, true] {
                 let question = asked.recv().await.unwrap();

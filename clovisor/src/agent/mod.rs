@@ -2,7 +2,7 @@
 //!
 //! One loop owns all that is traced. It fetches packets every few milliseconds, and between the fetches brings what is
 //! attached in line with the plan, whenever configuration, cluster or interfaces have changed. Redis, the API server
-//! and the exporters run in tasks of their own, so a dead one holds nothing up.
+//! and the exporters run on [another thread](crate::threads), so a dead one holds nothing up.
 
 mod pods;
 mod sides;
@@ -102,7 +102,7 @@ pub async fn run(settings: Settings, environment: Environment, verbose: bool) ->
     let client = cluster::watch::client().await.map_err(|error| Usage(error.to_string()))?;
     let source = redis::start(&settings.redis, &settings.node).map_err(|error| Usage(error.to_string()))?;
     let (questions, asked) = mpsc::channel(8);
-    let server = Server::start(settings.listen, questions).await;
+    let server = Server::start(settings.listen, questions);
     let server =
         server.with_context(|| format!("cannot listen on {}; set CLOVISOR_LISTEN", settings.listen))?;
     tracing::info!("health and metrics at http://{}/metrics", server.address());

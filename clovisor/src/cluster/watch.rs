@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{Cluster, Pod, Service};
+use crate::threads::others;
 
 mod client;
 mod feed;
@@ -80,8 +81,8 @@ fn start_paced<B: Backoff + 'static>(client: kube::Client, node: &str, pace: imp
     let on_node = format!("spec.nodeName={node}");
     let mut feeds = JoinSet::new();
     let pods = watcher::Config { field_selector: Some(on_node), ..feed::config() };
-    feeds.spawn(Feed::<Pod, B>::new(client.clone(), pods, pace(), board.clone()).run());
-    feeds.spawn(Feed::<Service, B>::new(client, feed::config(), pace(), board).run());
+    feeds.spawn_on(Feed::<Pod, B>::new(client.clone(), pods, pace(), board.clone()).run(), &others());
+    feeds.spawn_on(Feed::<Service, B>::new(client, feed::config(), pace(), board).run(), &others());
     Watch { state, _feeds: feeds }
 }
 

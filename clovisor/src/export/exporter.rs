@@ -19,6 +19,7 @@ use super::{
     sink::{Batch, ExportError, Form, Sink},
     table::Table,
 };
+use crate::threads::others;
 
 /// Why a sink cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -84,6 +85,9 @@ impl Exporter {
     /// # Errors
     /// What no later try can mend; see [`BuildError`].
     pub fn new(address: &Address, env: &Environment) -> Result<Self, BuildError> {
+        let others = others();
+        // Some clients have a task of their own.
+        let _there = others.enter();
         Ok(match address {
             Address::OtlpGrpc { server, tls } => {
                 let origin = uri(address, *tls, &server.to_string(), "/")?;

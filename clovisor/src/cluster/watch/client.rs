@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::{Client, Config};
 
 use super::link::chain;
+use crate::threads::others;
 
 /// A server that does not answer a SYN is not there; the watch tries again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +59,9 @@ pub(super) fn connect(mut config: Config) -> Result<Client, ClusterError> {
     // kube would try for minutes before it says so; the watch has a back-off, and must know.
     config.default_retry = false;
     let server = config.cluster_url.to_string();
+    let others = others();
+    // A client has a task of its own.
+    let _there = others.enter();
     Client::try_from(config).map_err(|error| ClusterError::Unusable { server, reason: chain(&error) })
 }
 

@@ -22,6 +22,7 @@ pub use settings::{Settings, SettingsError};
 pub use status::Status;
 
 use super::{Config, parse::EntryError};
+use crate::threads::others;
 
 /// Whether the configuration is what Redis has now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -64,7 +65,7 @@ pub fn start(settings: &Settings, node: &str) -> Result<Source, SettingsError> {
     let target = settings.target()?;
     let (publish, loaded) = watch::channel(Arc::new(Loaded::default()));
     let (report, status) = watch::channel(Status::default());
-    let task = tokio::spawn(task::Task::new(target, node, publish, status).run()).abort_handle();
+    let task = others().spawn(task::Task::new(target, node, publish, status).run()).abort_handle();
     Ok(Source { loaded, status: report, task })
 }
 

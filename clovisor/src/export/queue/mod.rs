@@ -22,6 +22,7 @@ use super::{
     otlp::Groups,
     sink::{Form, Sink, Spans},
 };
+use crate::threads::others;
 
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +220,7 @@ where
     let waiting = Arc::new(Waiting::new(&config));
     let (stop, stopping) = watch::channel(None);
     let stats = Arc::new(Stats::default());
-    let task = tokio::spawn(worker::run(sink, config, Arc::clone(&waiting), stopping, Arc::clone(&stats)));
+    let task = others().spawn(worker::run(sink, config, Arc::clone(&waiting), stopping, Arc::clone(&stats)));
     let entrance = Entrance { waiting: Arc::new(Open(waiting)), stats: Arc::clone(&stats) };
     (entrance.into(), Worker { task, stop, stats })
 }
