@@ -4,7 +4,7 @@
 #[path = "../../clovisor-trace/benches/traffic/mod.rs"]
 mod traffic;
 
-use std::hint::black_box;
+use std::{hint::black_box, mem::replace};
 
 use clovisor::export::{Form, json::Lines, otlp::Groups};
 use clovisor::pipeline::{Names, Pipeline};
@@ -41,17 +41,25 @@ fn to_otlp(frames: &[Frame]) -> usize {
     in_batches(frames, |mut groups: Groups| drop(black_box(groups.message())))
 }
 
-/// Encodes in batches; how many spans there were.
+/// Encodes in pieces, and hands these over as batches, as a queue does; how many spans there were.
 fn in_batches<F: Form>(frames: &[Frame], send: impl Fn(F)) -> usize {
-    let mut batch = F::default();
+    let (mut batch, mut piece) = (None, F::default());
     let count = describe(frames, |span| {
-        batch.add(span);
-        if batch.spans() == BATCH {
-            let next = F::with_room(batch.bytes());
-            send(std::mem::replace(&mut batch, next));
+        piece.add(span);
+        let waiting = batch.as_ref().map_or(0, F::spans) + piece.spans();
+        if waiting == BATCH || piece.bytes() >= F::FULL {
+            let another = piece.another();
+            let full = replace(&mut piece, another);
+            match &mut batch {
+                Some(batch) => assert!(batch.gather(full).is_none(), "a batch is one message"),
+                none => *none = Some(full),
+            }
+        }
+        if waiting == BATCH {
+            batch.take().into_iter().for_each(&send);
         }
     });
-    send(batch);
+    batch.into_iter().chain([piece]).for_each(send);
     count
 }
 

@@ -164,9 +164,9 @@ impl Sink for Nowhere {
 pub struct Counted(usize);
 
 impl Form for Counted {
-    const MOST_BYTES: usize = usize::MAX;
+    const FULL: usize = usize::MAX;
 
-    fn with_room(_: usize) -> Self {
+    fn another(&self) -> Self {
         Self::default()
     }
 

@@ -10,6 +10,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, Write},
+    mem::take,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,9 +18,12 @@ use std::{
 use clovisor_trace::{AttributeWriter, Describe, Resource, ValueRef, write_all};
 
 use super::{
-    sink::{Batch, ExportError, Form, Sink},
+    sink::{Batch, ExportError, Form, PIECE, PIECE_ROOM, Sink},
     text,
 };
+
+/// Bytes that are written at once, and lost together if the output fails: 512 ordinary lines take 700 KB.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Lines that wait to be written.
 ///
@@ -27,17 +31,20 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Lines {
     out: Vec<u8>,
+    /// Those that come behind.
+    more: Vec<Vec<u8>>,
+    /// Bytes of these.
+    more_bytes: usize,
     /// Where the resources of these lines stand for the first time.
     resources: Vec<(Arc<Resource>, Range<usize>)>,
     spans: usize,
 }
 
 impl Form for Lines {
-    /// 512 ordinary lines take 700 KB.
-    const MOST_BYTES: usize = 1 << 20;
+    const FULL: usize = PIECE;
 
-    fn with_room(bytes: usize) -> Self {
-        Self { out: Vec::with_capacity(bytes), ..Self::default() }
+    fn another(&self) -> Self {
+        Self { out: Vec::with_capacity(PIECE_ROOM), ..Self::default() }
     }
 
     fn add(&mut self, span: &impl Describe) {
@@ -45,12 +52,23 @@ impl Form for Lines {
         self.spans += 1;
     }
 
+    fn gather(&mut self, other: Self) -> Option<Self> {
+        if self.bytes() + other.bytes() > MOST_BYTES {
+            return Some(other);
+        }
+        self.spans += other.spans;
+        self.more_bytes += other.bytes();
+        self.more.push(other.out);
+        self.more.extend(other.more);
+        None
+    }
+
     fn spans(&self) -> usize {
         self.spans
     }
 
     fn bytes(&self) -> usize {
-        self.out.len()
+        self.out.len() + self.more_bytes
     }
 }
 
@@ -317,8 +335,10 @@ impl Sink for JsonLines {
 
     async fn export(&mut self, batch: &mut Batch<Lines>) -> Result<(), ExportError> {
         // They stay in the batch as a number alone: what was cut off while it was written is not tried again.
-        let lines = std::mem::take(&mut batch.form_mut().out);
-        if lines.is_empty() && !batch.is_empty() {
+        let form = batch.form_mut();
+        let mut lines = take(&mut form.more);
+        lines.insert(0, take(&mut form.out));
+        if lines[0].is_empty() && !batch.is_empty() {
             return Err(ExportError::Closed {
                 reason: "lines were cut off while they were written".to_owned(),
             });
@@ -328,12 +348,12 @@ impl Sink for JsonLines {
 }
 
 /// Writes and flushes on a thread of its own: a reader that has stopped, such as a pager, must not stop the agent.
-pub(super) async fn write(output: &Output, text: Vec<u8>) -> Result<(), ExportError> {
+pub(super) async fn write(output: &Output, text: Vec<Vec<u8>>) -> Result<(), ExportError> {
     let output = Arc::clone(output);
     let written = tokio::task::spawn_blocking(move || {
         // A writer that panicked has written what it has; the next line is still wanted.
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write_all(&text).and_then(|()| output.flush())
+        text.iter().try_for_each(|piece| output.write_all(piece)).and_then(|()| output.flush())
     });
     let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     // A full disk or a closed pipe stays so, and half a line may be out: no second try.

@@ -22,13 +22,21 @@ pub struct Sent {
     pub reason: Option<String>,
 }
 
+/// What an encoded form has before another one is begun, and [the room that it is made with](PIECE_ROOM), in bytes.
+///
+/// Pieces of one size, as thousands of them come and go: where they were as long as what they held, each time that many waited
+/// left holes which nothing fitted into again, and resident memory grew for half an hour. Smaller than what an allocator asks the kernel for each time.
+pub(super) const PIECE: usize = 60 << 10;
+/// No ordinary span is longer than the rest.
+pub(super) const PIECE_ROOM: usize = 64 << 10;
+
 /// What spans wait in: as that in which they will leave, so that nothing is left to do but to send it.
 pub trait Form: Default + Send + 'static {
-    /// Bytes above which no more spans are added.
-    const MOST_BYTES: usize;
+    /// Bytes from which on it takes no more spans, and another one is begun.
+    const FULL: usize;
 
-    /// An empty one with room for about so many bytes.
-    fn with_room(bytes: usize) -> Self;
+    /// An empty one, with room for as much where this one is in one piece.
+    fn another(&self) -> Self;
 
     /// Takes a span in.
     fn add(&mut self, span: &impl Describe);
@@ -125,9 +133,9 @@ impl Spans {
 
 impl Form for Spans {
     // A sink that sends messages of a limited size divides them itself.
-    const MOST_BYTES: usize = usize::MAX;
+    const FULL: usize = usize::MAX;
 
-    fn with_room(_: usize) -> Self {
+    fn another(&self) -> Self {
         Self::default()
     }
 

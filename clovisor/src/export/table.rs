@@ -220,7 +220,7 @@ impl Sink for Table {
             lines.push_str(&row(span, style));
             lines.push('\n');
         }
-        write(&self.output, lines.into_bytes()).await
+        write(&self.output, vec![lines.into_bytes()]).await
     }
 }
 

@@ -104,6 +104,7 @@ mod tests {
     use clovisor_trace::{Event, Kind, Resource, Span, SpanId, Status, TraceId, Value};
     use opentelemetry_proto::tonic::{
         collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value as Any,
+        trace::v1::ScopeSpans,
     };
     use prost::Message as _;
 
@@ -216,6 +217,29 @@ mod tests {
         let request = ExportTraceServiceRequest::decode(all.message().concat().as_slice()).unwrap();
         let ids = request.resource_spans.iter().map(|group| group.scope_spans[0].spans[0].span_id[0]);
         assert_eq!(ids.collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn one_resource_has_one_group_however_its_spans_were_gathered() {
+        let (first, other) = (span("a", 1), span("b", 2));
+        let again = Span { span_id: SpanId([3; 8]), ..first.clone() };
+        let piece = |spans: &[&Span]| {
+            let mut groups = Groups::default();
+            spans.iter().for_each(|span| groups.add(*span));
+            groups
+        };
+        let mut all = piece(&[&first]);
+        let bytes = all.bytes();
+        for more in [piece(&[&other, &again]), piece(&[&again])] {
+            let sum = all.bytes() + more.bytes();
+            assert!(all.gather(more).is_none());
+            assert_eq!(all.bytes(), sum, "what a queue has counted for each");
+        }
+        assert!(bytes < all.bytes());
+        let request = ExportTraceServiceRequest::decode(all.message().concat().as_slice()).unwrap();
+        let ids = |scope: &ScopeSpans| scope.spans.iter().map(|span| span.span_id[0]).collect::<Vec<_>>();
+        let groups = request.resource_spans.iter().map(|group| ids(&group.scope_spans[0]));
+        assert_eq!(groups.collect::<Vec<_>>(), [vec![1, 3, 3], vec![2]]);
     }
 
     #[test]
