@@ -9,7 +9,7 @@
 use std::{
     borrow::Cow,
     fmt,
-    io::{self, Write},
+    io::{self, IoSlice, Write},
     mem::take,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
@@ -353,12 +353,28 @@ pub(super) async fn write(output: &Output, text: Vec<Vec<u8>>) -> Result<(), Exp
     let written = tokio::task::spawn_blocking(move || {
         // A writer that panicked has written what it has; the next line is still wanted.
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        text.iter().try_for_each(|piece| output.write_all(piece)).and_then(|()| output.flush())
+        write_pieces(&mut **output, &text).and_then(|()| output.flush())
     });
     let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     // A full disk or a closed pipe stays so, and half a line may be out: no second try.
     result
         .map_err(|error| ExportError::Closed { reason: format!("cannot write to standard output: {error}") })
+}
+
+/// In one call where the output takes all: a file takes the same in pieces at twice the cost.
+fn write_pieces(output: &mut dyn Write, text: &[Vec<u8>]) -> io::Result<()> {
+    let mut slices: Vec<_> = text.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match output.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for JsonLines {
@@ -497,5 +513,42 @@ mod tests {
         let error = JsonLines::new(Box::new(Closed)).export(&mut batch).await.unwrap_err();
         assert!(matches!(error, ExportError::Closed { .. }), "{error:?}");
         assert_eq!(batch.left(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_output_that_takes_little_at_a_time_gets_all_pieces_in_order() {
+        #[derive(Default)]
+        struct Slow {
+            got: Arc<Mutex<Vec<u8>>>,
+            calls: usize,
+        }
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.calls += 1;
+                if self.calls.is_multiple_of(3) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let taken = bytes.len().min(7);
+                self.got.lock().unwrap().extend_from_slice(&bytes[..taken]);
+                Ok(taken)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let spans = ["first", "second", "third"].map(|name| Span { name: name.into(), ..span() });
+        let mut pieces = spans.iter().map(|span| {
+            let mut lines = Lines::default();
+            lines.add(span);
+            lines
+        });
+        let mut all = pieces.next().unwrap();
+        pieces.for_each(|piece| assert!(all.gather(piece).is_none()));
+        assert_eq!(all.spans(), 3);
+        let (slow, mut batch) = (Slow::default(), Batch::new(all));
+        let got = Arc::clone(&slow.got);
+        JsonLines::new(Box::new(slow)).export(&mut batch).await.unwrap();
+        let lines: String = spans.iter().map(|span| to_line(span) + "\n").collect();
+        assert_eq!(String::from_utf8(got.lock().unwrap().clone()).unwrap(), lines);
     }
 }
