@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    hint::black_box,
     mem::{replace, take},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -42,12 +41,6 @@ struct State<F> {
     closed: bool,
 }
 
-/// Lets the allocator keep what a batch takes. glibc gives the end of the heap back to the kernel where more is free than twice the
-/// largest block that it had mapped by itself and was freed, or 128 KiB (mallopt(3), `M_MMAP_THRESHOLD`): it did so for each batch.
-fn keep_a_batch() {
-    drop(black_box(Vec::<u8>::with_capacity(BATCH_BYTES)));
-}
-
 /// What became of a span that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
@@ -70,7 +63,6 @@ pub(super) enum Look<F> {
 
 impl<F: Form> Waiting<F> {
     pub(super) fn new(config: &QueueConfig) -> Self {
-        keep_a_batch();
         let QueueConfig { capacity, bytes, batch, .. } = *config;
         Self {
             state: Mutex::default(),
