@@ -153,7 +153,7 @@ fn who_floods_is_left_out_in_whole_sessions_and_given_back() {
             second(&net);
             let _nginx = Nginx::start(&net, &format!("shedding-{transport}"));
             // Room for all of it, so that nothing is lost, and processor time for little.
-            let program = trace(&["--buffer", "64", "--cpu", "0.15", "--transport", transport]).await;
+            let program = trace(&["--buffer", "64", "--cpu", "0.08", "--transport", transport]).await;
             let flooding = Flood::start(Duration::from_millis(1));
             modest().await;
             let (mut clients, asked) = flooding.end().await;
