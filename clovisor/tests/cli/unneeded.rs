@@ -93,8 +93,8 @@ fn run(net: &Net, port: &str, options: &[&str]) -> Ended {
     ended
 }
 
-/// A run in which packets were only counted. Of a connection whose packets two processors once handed over out of order none are until its
-/// next window (`clovisor_common::counting`), which is rare, and then it takes another connection.
+/// A run in which packets were only counted. Of a connection in which something once seemed to be missing none are until its next window
+/// (`clovisor_common::counting`), which a connection without a parser may never have: then it takes another connection.
 fn counted(net: &Net, port: &str, transport: &str) -> Ended {
     let mut tries = (0..4).map(|_| run(net, port, &["--transport", transport, "--buffer", "64"]));
     tries
