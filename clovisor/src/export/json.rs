@@ -361,7 +361,7 @@ pub(super) async fn write(output: &Output, text: Vec<Vec<u8>>) -> Result<(), Exp
         .map_err(|error| ExportError::Closed { reason: format!("cannot write to standard output: {error}") })
 }
 
-/// In one call where the output takes all: a file takes the same in pieces at twice the cost.
+/// In one call where the output takes all: piece by piece a file costs 1.6 times as much (docs/performance.md, "Memory").
 fn write_pieces(output: &mut dyn Write, text: &[Vec<u8>]) -> io::Result<()> {
     let mut slices: Vec<_> = text.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut left = slices.as_mut_slice();
