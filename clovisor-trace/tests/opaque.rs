@@ -194,6 +194,30 @@ fn neither_direction_need_be_copied() {
 }
 
 #[test]
+fn counting_begins_though_whoever_picks_packets_saw_a_hole_where_none_was() {
+    let [client, server] = hellos().next().expect("one");
+    let mut wire = said(&[&client, &server], &mut whole());
+    let packets = 200;
+    for _ in 0..packets {
+        wire.send(SERVER, &[b'x'; 1_000], &mut whole());
+        wire.ack(CLIENT);
+    }
+    end(&mut wire, Ending::Fins);
+    let limits = Limits { unneeded: Some(1), ..Limits::default() };
+    let expected = trace(&wire.frames);
+    let mut least = u64::MAX;
+    // When it is told the first time, so many packets late, it loses what the last of them said of how far the connection had come.
+    for delay in 1..10 {
+        let mut trim = Trim::new(delay);
+        assert_eq!(trace_trimmed(&wire.frames, Protocol::Http, limits.clone(), Some(&mut trim)).0, expected);
+        least = least.min(trim.counted);
+    }
+    // Of 32 packets with payload the headers come, and as many acknowledgements, until it is told that nothing is missing.
+    let most = 2 * packets - 2 * 32;
+    assert!(least < most && least > most - 20, "{least} of {}", 2 * packets);
+}
+
+#[test]
 fn a_server_of_http_says_that_it_does_not_know_the_protocol() {
     for client in hellos().map(|[client, _]| client).chain([PREFACE.to_vec()]) {
         let name = if client == PREFACE { "PRI *" } else { "?" };

@@ -78,6 +78,9 @@ impl Flow {
     pub(super) fn counted(&mut self, counted: &Counted, cx: &mut Context<'_>) {
         if counted.packets() > 0 {
             self.was_not_silent();
+            if let Some(told) = &mut self.told {
+                told.trimmed = 0;
+            }
         }
         for toward in Toward::BOTH {
             let Way { full, empty, full_ns, last_ns, .. } = counted.ways[toward as usize];

@@ -151,7 +151,7 @@ impl Table {
         flow.segment(key, toward, segment, cx);
         flow.sign(key, reported, cx);
         if segment.payload_len > 0
-            && let Some(unneeded) = flow.tell_unneeded(key, toward, cx.limits)
+            && let Some(unneeded) = flow.tell_unneeded(key, toward, segment.is_trimmed(), cx.limits)
         {
             cx.out.unneeded.push_back(unneeded);
         }

@@ -16,6 +16,10 @@ use crate::{
 /// Most bytes that are told of at once. What is in the stretch must be told from what is behind it by 32 bits of sequence
 /// number, also where packets come late.
 const LONGEST: u64 = 1 << 30;
+/// Packets in a row of which the headers came where they could have been counted, until it is told again that nothing is missing: whoever
+/// picks packets may have seen some in another order than they came here, and waits to hear that all are here. To tell costs as much as one
+/// such packet or two.
+const TOLD_AGAIN_AFTER: u8 = 32;
 /// In the place of bytes that nobody looks at; most packets have no more.
 static ANY: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -59,8 +63,10 @@ pub(super) struct Told {
     pub(super) ways: [ToldWay; 2],
     /// When the last packet had come and when it was asked, if it waits for an answer.
     pub(super) asked: Option<(u64, u64)>,
-    /// Whether something has been missing since, so that nothing was counted; it is told anew when all has come.
+    /// Whether something has been missing since, so that nothing was counted; it is told again when all has come.
     has_missed: bool,
+    /// Packets that have come since without payload and with nothing counted among them.
+    pub(super) trimmed: u8,
 }
 
 /// What was told of a direction.
@@ -84,8 +90,14 @@ impl Unneeded {
 }
 
 impl Flow {
-    /// What is to be told when bytes of a direction have come, if anything.
-    pub(super) fn tell_unneeded(&mut self, key: &Key, toward: Toward, limits: &Limits) -> Option<Unneeded> {
+    /// What is to be told when bytes of a direction have come, if anything. `is_trimmed`: they were in a packet without its payload.
+    pub(super) fn tell_unneeded(
+        &mut self,
+        key: &Key,
+        toward: Toward,
+        is_trimmed: bool,
+        limits: &Limits,
+    ) -> Option<Unneeded> {
         let least = limits.unneeded?;
         let next = self.streams[toward as usize].next()?;
         let told = self.told.as_ref().map_or(0..0, |told| told.ways[toward as usize].range.clone());
@@ -97,18 +109,23 @@ impl Flow {
             let start = if told.contains(&next) { told.start } else { next };
             self.told.get_or_insert_default().ways[toward as usize].range = start..until;
         }
-        (self.is_whole_again() || is_news).then(|| self.spare(key))
+        (self.is_told_again(is_trimmed) || is_news).then(|| self.spare(key))
     }
 
-    /// Whether something was missing, and nothing is now.
-    fn is_whole_again(&mut self) -> bool {
+    /// Whether nothing is missing, and that is news: something was, or nothing is counted.
+    fn is_told_again(&mut self, is_trimmed: bool) -> bool {
         let Some(told) = &mut self.told else { return false };
+        told.trimmed = told.trimmed.saturating_add(is_trimmed.into());
         let is_whole = self.streams.iter().all(Stream::is_whole);
-        std::mem::replace(&mut told.has_missed, !is_whole) && is_whole
+        let has_missed = std::mem::replace(&mut told.has_missed, !is_whole);
+        is_whole && (has_missed || told.trimmed >= TOLD_AGAIN_AFTER)
     }
 
-    /// All that nobody looks at, as it was told.
-    fn spare(&self, key: &Key) -> Unneeded {
+    /// All that nobody looks at, as it is told now.
+    fn spare(&mut self, key: &Key) -> Unneeded {
+        if let Some(told) = &mut self.told {
+            told.trimmed = 0;
+        }
         let bytes = Toward::BOTH.map(|toward| {
             let stream = &self.streams[toward as usize];
             let end = self.told.as_ref().map_or(0, |told| told.ways[toward as usize].range.end);

@@ -111,3 +111,10 @@ pub(crate) struct Segment<'a> {
     /// Length of the payload on the wire; `payload` is shorter where the capture cut it.
     pub(crate) payload_len: u32,
 }
+
+impl Segment<'_> {
+    /// Whether it came without some of its payload.
+    pub(crate) fn is_trimmed(&self) -> bool {
+        self.payload.len() < self.payload_len as usize
+    }
+}

@@ -38,6 +38,8 @@ type Ends = (u32, Side, SocketAddr, SocketAddr);
 struct Connection {
     /// How far each direction has come.
     reach: [Reach; 2],
+    /// That before the last packet.
+    before: [Reach; 2],
     /// What is not needed, if it is told.
     spared: Option<([Window; 2], bool)>,
     counted: counting::Counted,
@@ -144,6 +146,10 @@ impl Trim {
                 if connection.spared.is_none() {
                     connection.counted = counting::Counted::default();
                     connection.told = Default::default();
+                    // It is given its slot by replacing what is known of it as a whole, and loses what is written meanwhile.
+                    if self.delay > 0 {
+                        connection.reach = connection.before;
+                    }
                 }
                 connection.spared = Some((bytes.map(|(from, until)| Window { from, until }), counts));
             }
@@ -226,6 +232,7 @@ impl Connection {
             is_last: is_last || headers.is_fragment,
             time_ns: now_ns,
         };
+        self.before = self.reach;
         let reach = (self.reach[own], self.reach[opposite]);
         self.reach[own] = reach.0.with(seen.seq, seen.payload_len, tcp.syn);
         let Some((windows, is_whole)) = self.spared else { return Fate::Whole };

@@ -229,7 +229,8 @@ impl Kernel {
     }
 
     /// Replaces that; whether it is still there. It is replaced as a whole, since a system call cannot write a part of it: what the
-    /// kernel side writes meanwhile may be lost, which is one packet old.
+    /// kernel side writes meanwhile may be lost. The next packet then seems to come behind a hole, and none is counted until the tracer
+    /// says again that nothing is missing.
     fn replace_connection(&mut self, key: &SessionKey, value: SessionValue) -> Result<bool, KernelError> {
         let fault = |source| KernelError::Map { name: name::SESSIONS, source };
         let map = self.ebpf.map_mut(name::SESSIONS).ok_or(KernelError::Absent(name::SESSIONS))?;
