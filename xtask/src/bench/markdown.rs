@@ -139,16 +139,17 @@ fn instructions_table(out: &mut String, instructions: &Value) {
     if rows(instructions).next().is_none() {
         return;
     }
-    *out += "\nInstructions in process\n\n| packets to | connections | instructions a session | allocations a session |\n\
-             | --- | --- | --- | --- |\n";
+    *out += "\nInstructions in process\n\n| packets to | connections | instructions a session | allocations a session | lines of memory a session |\n\
+             | --- | --- | --- | --- | --- |\n";
     for row in rows(instructions) {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {:.2} |",
+            "| {} | {} | {} | {:.2} | {:.1} |",
             text(&row["to"]),
             row["connections"],
             row["instructions_per_session"],
             row["allocations_per_session"].as_f64().unwrap_or_default(),
+            row["lines_per_session"].as_f64().unwrap_or_default(),
         );
     }
 }
