@@ -34,7 +34,7 @@ use super::namespace;
 
 pub use self::error::AttachError;
 pub use self::netlink::{Asked, Hook};
-pub use self::recheck::{CHAINS, Round, TURN};
+pub use self::recheck::{Round, TURN};
 pub use self::sweep::Swept;
 
 /// How often an interface is attached anew because something came in front, before giving in: another
@@ -85,8 +85,6 @@ pub struct Attacher {
     changes: Changes,
     /// The interface of this network namespace whose turn to be looked at was last.
     turned: u32,
-    /// The one whose turn it was last to be asked for its chains of tcx.
-    chained: u32,
     /// The last number that was given out for an interface inside a pod.
     last_number: u16,
     /// Interfaces inside pods, the one that was looked at longest ago first; some may be held no longer.
@@ -127,19 +125,7 @@ impl Attacher {
         let home = namespace::own().map_or(0, |(_, inode)| inode);
         let (held, rounds) = (BTreeMap::new(), VecDeque::new());
         let changes = Changes::new();
-        Ok(Self {
-            netlink,
-            tc,
-            instance,
-            home,
-            held,
-            changes,
-            turned: 0,
-            chained: 0,
-            last_number: 0,
-            rounds,
-            connection,
-        })
+        Ok(Self { netlink, tc, instance, home, held, changes, turned: 0, last_number: 0, rounds, connection })
     }
 
     /// Looks up an interface by name.

@@ -2,7 +2,7 @@
 //!
 //! The kernel tells of changes ([`changes`](super::changes)), so only interfaces at which there were some are looked at, and
 //! some others in turn, for what it did not tell. Of tcx it tells nothing, but its chains are cheap to ask for: they are
-//! looked at everywhere, or in turn where there are many interfaces.
+//! looked at everywhere.
 //!
 //! It refuses to give an interface up while it exists: one that cannot be attached anew is kept as lost and
 //! tried again at each look. It says so once when it is lost and once when it is back.
@@ -20,15 +20,11 @@ use crate::datapath::kernel::Kernel;
 const AT_ONCE: usize = 16;
 /// Rounds within which each interface has its turn, whatever the kernel tells.
 pub const TURN: usize = 30;
-/// Interfaces of which the chains of tcx are looked at in a round, in turn: all of a node that has as many pods as the kubelet takes by
-/// itself (110). To ask for both takes some twenty microseconds.
-pub const CHAINS: usize = 128;
 
 /// A look at all interfaces, in steps between which packets can be fetched.
 pub struct Round {
     /// Those that may have changed, or whose turn it is.
     doubtful: BTreeSet<u32>,
-    /// Those, and all of which only the chains of tcx are looked at.
     waiting: VecDeque<u32>,
     /// Those inside pods come last.
     inside: bool,
@@ -42,7 +38,7 @@ impl Attacher {
     /// - [`AttachError::Gone`]: the interface is gone, its rules are removed and it is forgotten;
     /// - any other error: it is lost, which is said once, and tried again at each call.
     ///
-    /// What the kernel did not tell is seen within [`TURN`] calls; of tcx, within as many as have the turns of [`CHAINS`] interfaces each.
+    /// What the kernel did not tell is seen within [`TURN`] calls.
     ///
     /// Interfaces inside pods' namespaces are looked at in turn, some at each call, and those on which ours are no
     /// more count as gone.
@@ -59,26 +55,22 @@ impl Attacher {
 
     /// Begins what [`Self::recheck`] does, for [`Self::recheck_some`].
     pub fn round(&mut self) -> Round {
-        let changed = self.changes.take();
-        let here = || self.held.range(..INSIDE).map(|(&index, _)| index);
-        let mut doubtful: BTreeSet<u32> = match changed {
-            Changed::At(indexes) => here().filter(|index| indexes.contains(index)).collect(),
-            Changed::Anywhere => here().collect(),
+        let waiting: VecDeque<u32> = self.held.range(..INSIDE).map(|(&index, _)| index).collect();
+        let mut doubtful = match self.changes.take() {
+            Changed::At(indexes) => indexes,
+            Changed::Anywhere => waiting.iter().copied().collect(),
         };
-        let turn = self.behind(self.turned, here().count().div_ceil(TURN));
-        let chains = self.behind(self.chained, CHAINS);
-        let lost = self.held.range(..INSIDE).filter(|(_, held)| held.lost).map(|(&index, _)| index);
-        doubtful.extend(&turn);
-        let waiting: BTreeSet<u32> = doubtful.iter().chain(&chains).copied().chain(lost).collect();
-        self.turned = turn.last().copied().unwrap_or_default();
-        self.chained = chains.last().copied().unwrap_or_default();
-        Round { doubtful, waiting: waiting.into_iter().collect(), inside: true }
+        doubtful.extend(self.turn(waiting.len()));
+        Round { doubtful, waiting, inside: true }
     }
 
-    /// The next so many interfaces behind one, in turn.
-    fn behind(&self, index: u32, most: usize) -> Vec<u32> {
-        let (before, after) = (self.held.range(..=index), self.held.range(index + 1..INSIDE));
-        after.chain(before).take(most).map(|(&index, _)| index).collect()
+    /// Those of so many interfaces whose turn is next.
+    fn turn(&mut self, interfaces: usize) -> Vec<u32> {
+        let (before, after) = (self.held.range(..=self.turned), self.held.range(self.turned + 1..INSIDE));
+        let next = after.chain(before).map(|(&index, _)| index);
+        let next: Vec<u32> = next.take(interfaces.div_ceil(TURN)).collect();
+        self.turned = next.last().copied().unwrap_or_default();
+        next
     }
 
     /// The next step of a round; `None` when it is over.
