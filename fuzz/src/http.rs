@@ -204,9 +204,9 @@ fn is_unread(choices: Choices, session: &Session) -> bool {
         .is_some_and(|head| !matches!(head.framing, Framing::Chunked | Framing::Invalid | Framing::Unsaid));
     match session.outcome {
         Outcome::Unparsed | Outcome::Truncated | Outcome::CaptureGap => true,
-        // That its request was not seen comes first, so it does not say whether its response could be read. Nobody knows
-        // how long one is that does not say it, when even a request for its head may have been missed.
-        Outcome::RequestUnobserved => !is_response_read,
+        // That its request was not seen comes first, so it does not say whether its response could be read: one that has no end could
+        // not. Nobody knows how long one is that does not say it, when even a request for its head may have been missed.
+        Outcome::RequestUnobserved => !is_response_read || session.anatomy.answer_end_ns.is_none(),
         _ => may_hold_too_much,
     }
 }

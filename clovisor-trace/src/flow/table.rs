@@ -150,9 +150,7 @@ impl Table {
         let reported = cx.out.reports.len();
         flow.segment(key, toward, segment, cx);
         flow.sign(key, reported, cx);
-        if segment.payload_len > 0
-            && let Some(unneeded) = flow.tell_unneeded(key, toward, segment.is_trimmed(), cx.limits)
-        {
+        if let Some(unneeded) = flow.tell_unneeded(key, toward, Some(segment), cx.limits) {
             cx.out.unneeded.push_back(unneeded);
         }
         book(flow, key, total, deadlines, cx.limits);

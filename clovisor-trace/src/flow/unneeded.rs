@@ -9,7 +9,7 @@ use std::{net::SocketAddr, ops::Range};
 use super::{Flow, Key, Mark, Piece, Stream};
 use crate::{
     limits::Limits,
-    packet::{Side, Toward},
+    packet::{Segment, Side, Toward},
     protocol::Conversation,
 };
 
@@ -47,7 +47,9 @@ pub enum Wish {
         /// Sequence numbers from the first of these bytes up to behind the last, less than 2^31 apart; equal if there are none. What
         /// is before the first has come, or is not waited for any more.
         bytes: [(u32, u32); 2],
-        /// Whether packets may be counted: nothing of either direction is missing, and both have begun.
+        /// Whether packets may be counted: nothing of either direction is missing, both have begun, and since what was told before is
+        /// heeded, a packet of each was the newest of it. So whoever picks packets has seen how far both have come, even if it did
+        /// not remember that when it heard of the connection first.
         counts: bool,
     },
     /// The connection has been silent, as far as is known here: whether anything was counted is to be answered by
@@ -67,6 +69,8 @@ pub(super) struct Told {
     has_missed: bool,
     /// Packets that have come since without payload and with nothing counted among them.
     pub(super) trimmed: u8,
+    /// Directions of which a packet was the newest since one has come without its payload.
+    met: [bool; 2],
 }
 
 /// What was told of a direction.
@@ -76,6 +80,17 @@ pub(super) struct ToldWay {
     range: Range<u64>,
     /// Offset up to which packets are known to have been counted.
     pub(super) counted: u64,
+}
+
+impl Told {
+    /// Notes a packet that is the newest of its direction. Whether with it there is one of each since what was told is heeded.
+    fn meet(&mut self, toward: Toward, segment: &Segment<'_>, stream: &Stream) -> bool {
+        let is_heeded = self.met != [false; 2] || (segment.payload.is_empty() && segment.payload_len > 0);
+        let end = segment.seq.wrapping_add(segment.payload_len);
+        let is_newest = stream.next().is_some_and(|next| stream.seq(next) == end);
+        let is_news = is_heeded && is_newest && !std::mem::replace(&mut self.met[toward as usize], true);
+        is_news && self.met == [true; 2]
+    }
 }
 
 impl Unneeded {
@@ -90,16 +105,23 @@ impl Unneeded {
 }
 
 impl Flow {
-    /// What is to be told when bytes of a direction have come, if anything. `is_trimmed`: they were in a packet without its payload.
+    /// What is to be told when a segment of a direction has come, or some were counted, if anything.
     pub(super) fn tell_unneeded(
         &mut self,
         key: &Key,
         toward: Toward,
-        is_trimmed: bool,
+        segment: Option<&Segment<'_>>,
         limits: &Limits,
     ) -> Option<Unneeded> {
         let least = limits.unneeded?;
-        let next = self.streams[toward as usize].next()?;
+        let is_ready = self.is_told_again(toward, segment);
+        let brings = segment.is_none_or(|segment| segment.payload_len > 0);
+        ((brings && self.has_more_unneeded(toward, least)) || is_ready).then(|| self.spare(key))
+    }
+
+    /// Whether there are more bytes ahead that nobody looks at than was told.
+    fn has_more_unneeded(&mut self, toward: Toward, least: u64) -> bool {
+        let Some(next) = self.streams[toward as usize].next() else { return false };
         let told = self.told.as_ref().map_or(0..0, |told| told.ways[toward as usize].range.clone());
         let until = next.saturating_add(self.conversation.unneeded(toward).min(LONGEST));
         let ahead = told.end.saturating_sub(next);
@@ -109,30 +131,34 @@ impl Flow {
             let start = if told.contains(&next) { told.start } else { next };
             self.told.get_or_insert_default().ways[toward as usize].range = start..until;
         }
-        (self.is_told_again(is_trimmed) || is_news).then(|| self.spare(key))
+        is_news
     }
 
-    /// Whether nothing is missing, and that is news: something was, or nothing is counted.
-    fn is_told_again(&mut self, is_trimmed: bool) -> bool {
+    /// Whether packets may be counted, and that is news: something was missing, nothing is counted, or how far both directions have come
+    /// was not known to whoever picks packets.
+    fn is_told_again(&mut self, toward: Toward, segment: Option<&Segment<'_>>) -> bool {
         let Some(told) = &mut self.told else { return false };
+        let has_met = segment.is_some_and(|it| told.meet(toward, it, &self.streams[toward as usize]));
+        let is_trimmed = segment.is_some_and(Segment::is_trimmed);
         told.trimmed = told.trimmed.saturating_add(is_trimmed.into());
         let is_whole = self.streams.iter().all(Stream::is_whole);
         let has_missed = std::mem::replace(&mut told.has_missed, !is_whole);
-        is_whole && (has_missed || told.trimmed >= TOLD_AGAIN_AFTER)
+        is_whole && (has_missed || has_met || told.trimmed >= TOLD_AGAIN_AFTER)
     }
 
     /// All that nobody looks at, as it is told now.
     fn spare(&mut self, key: &Key) -> Unneeded {
-        if let Some(told) = &mut self.told {
+        let is_met = self.told.as_mut().is_some_and(|told| {
             told.trimmed = 0;
-        }
+            told.met == [true; 2]
+        });
         let bytes = Toward::BOTH.map(|toward| {
             let stream = &self.streams[toward as usize];
             let end = self.told.as_ref().map_or(0, |told| told.ways[toward as usize].range.end);
             let next = stream.next().unwrap_or(0);
             (stream.seq(next), stream.seq(end.max(next)))
         });
-        let counts = self.streams.iter().all(Stream::is_whole);
+        let counts = is_met && self.streams.iter().all(Stream::is_whole);
         Unneeded::new(key, Wish::Spare { bytes, counts })
     }
 

@@ -28,6 +28,8 @@ pub struct Trim {
     pub spared: usize,
     /// Packets that were only counted.
     pub counted: u64,
+    /// At this packet it does not note how far its direction has come, as when another processor had the next one first.
+    pub misses: Option<usize>,
 }
 
 /// What tells a connection: its interface, which end the pod there is, client and server.
@@ -70,7 +72,7 @@ struct Headers {
 impl Trim {
     pub fn new(delay: usize) -> Self {
         let (connections, late) = (BTreeMap::new(), VecDeque::new());
-        Self { connections, late, delay, counts: true, packets: 0, spared: 0, counted: 0 }
+        Self { connections, late, delay, counts: true, packets: 0, spared: 0, counted: 0, misses: None }
     }
 
     /// One that only leaves payload out.
@@ -114,7 +116,12 @@ impl Trim {
         let mut tell = |connection: &mut Connection| {
             tracer.handle_counted(&connection.news(ends), packet.time_ns);
         };
-        connection.pick(packet, headers, self.counts, &mut tell)
+        let before = connection.reach;
+        let fate = connection.pick(packet, headers, self.counts, &mut tell);
+        if self.misses == Some(self.packets) {
+            connection.reach = before;
+        }
+        fate
     }
 
     /// Hears what the tracer has to say.
@@ -143,7 +150,8 @@ impl Trim {
         let Some(connection) = self.connections.get_mut(&ends) else { return };
         match told.wish {
             Wish::Spare { bytes, counts } => {
-                if connection.spared.is_none() {
+                let is_new = connection.spared.is_none();
+                if is_new {
                     connection.counted = counting::Counted::default();
                     connection.told = Default::default();
                     // It is given its slot by replacing what is known of it as a whole, and loses what is written meanwhile.
@@ -151,7 +159,8 @@ impl Trim {
                         connection.reach = connection.before;
                     }
                 }
-                connection.spared = Some((bytes.map(|(from, until)| Window { from, until }), counts));
+                connection.spared =
+                    Some((bytes.map(|(from, until)| Window { from, until }), counts && !is_new));
             }
             Wish::Ask => {
                 tracer.handle_counted(&connection.news(ends), now_ns);

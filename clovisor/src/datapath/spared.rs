@@ -65,7 +65,9 @@ impl Spared {
         };
         let owner = self.slots[index].owner;
         let unneeded = bytes.map(|(from, until)| Window { from, until });
-        kernel.set_spared(owner, clovisor_common::Spared { owner, counts: counts.into(), unneeded })?;
+        // How far a connection had come when it got its slot may be forgotten.
+        let counts = (counts && !is_new).into();
+        kernel.set_spared(owner, clovisor_common::Spared { owner, counts, unneeded })?;
         if is_new {
             value.slot = owner;
             if !kernel.replace_connection(&connection, value)? {
@@ -229,8 +231,8 @@ impl Kernel {
     }
 
     /// Replaces that; whether it is still there. It is replaced as a whole, since a system call cannot write a part of it: what the
-    /// kernel side writes meanwhile may be lost. The next packet then seems to come behind a hole, and none is counted until the tracer
-    /// says again that nothing is missing.
+    /// kernel side writes meanwhile may be lost: how far the connection has come. None of its packets is counted until the tracer has seen
+    /// a newer one of each direction.
     fn replace_connection(&mut self, key: &SessionKey, value: SessionValue) -> Result<bool, KernelError> {
         let fault = |source| KernelError::Map { name: name::SESSIONS, source };
         let map = self.ebpf.map_mut(name::SESSIONS).ok_or(KernelError::Absent(name::SESSIONS))?;

@@ -67,9 +67,11 @@ fn both_sides(world: &mut World) -> Result<()> {
     expect(&server, "parent.id", &id(&client, "span.id"))?;
     ensure!(client["parent.id"].is_null(), "the client's span has a parent: {client}");
     // Nobody traces kubelet, so nothing is said to be above its probes.
-    let all = agent::spans(world, "jaeger-query.clovisor", WEB)?;
-    let probes: Vec<_> = all.iter().filter(|span| agent::path(span) == "/").collect();
-    ensure!(!probes.is_empty(), "there are no spans of kubelet's probes");
+    let probes = world.wait_until("Jaeger has spans of kubelet's probes", |world| {
+        let all = agent::spans(world, "jaeger-query.clovisor", WEB)?;
+        let probes: Vec<_> = all.into_iter().filter(|span| agent::path(span) == "/").collect();
+        Ok((!probes.is_empty()).then_some(probes))
+    })?;
     ensure!(probes.iter().all(|span| span["parent.id"].is_null()), "a probe's span has a parent: {probes:?}");
     expect(&server, "k8s.container.name", WEB)?;
     expect(&client, "service.peer.name", WEB)?;

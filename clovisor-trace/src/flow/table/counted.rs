@@ -17,7 +17,7 @@ impl Table {
         flow.counted(counted, cx);
         flow.sign(&key, reported, cx);
         for toward in Toward::BOTH {
-            cx.out.unneeded.extend(flow.tell_unneeded(&key, toward, false, cx.limits));
+            cx.out.unneeded.extend(flow.tell_unneeded(&key, toward, None, cx.limits));
         }
         book(flow, &key, total, deadlines, cx.limits);
         let is_over = flow.is_over();
