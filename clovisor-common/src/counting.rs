@@ -121,13 +121,13 @@ impl Window {
     }
 }
 
-/// How far a stream has come at an interface, by sequence numbers of which zero is "not known".
+/// How far a stream has come at an interface, by sequence numbers. Nothing is known if all is zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Behind the last byte that was sent.
     pub sent: u32,
-    /// Where it went on behind bytes that had not come, or was met.
+    /// Where it went on behind bytes that had not come, or was met, or one byte behind that; zero if nowhere.
     pub holed: u32,
 }
 assert_size!(Reach, 8);
@@ -138,16 +138,28 @@ impl Reach {
     #[inline(always)]
     pub const fn with(self, seq: u32, payload_len: u32, is_syn: bool) -> Self {
         if is_syn {
-            return Self { sent: seq.wrapping_add(1).wrapping_add(payload_len), holed: 0 };
+            return Self::known(seq.wrapping_add(1).wrapping_add(payload_len), 0);
         }
         let end = seq.wrapping_add(payload_len);
         let ahead = seq.wrapping_sub(self.sent);
         // Where it is met in its middle, nobody knows what is missing before.
-        let is_hole = self.sent == 0 || (ahead != 0 && ahead < AHEAD);
-        Self {
-            sent: if self.sent == 0 || end.wrapping_sub(self.sent) < AHEAD { end } else { self.sent },
-            holed: if is_hole { seq } else { self.holed },
-        }
+        let is_met = self.sent == 0 && self.holed == 0;
+        let sent = if is_met || end.wrapping_sub(self.sent) < AHEAD { end } else { self.sent };
+        let is_hole = is_met || (ahead != 0 && ahead < AHEAD);
+        let holed = if !is_hole {
+            self.holed
+        } else if seq == 0 {
+            1
+        } else {
+            seq
+        };
+        Self::known(sent, holed)
+    }
+
+    /// A stream of which nothing is missing and that stands at zero just went by the number before: user space gets past that.
+    #[inline(always)]
+    const fn known(sent: u32, holed: u32) -> Self {
+        Self { sent, holed: if sent == 0 && holed == 0 { u32::MAX } else { holed } }
     }
 
     /// Whether user space has got past what had not come, when it told this window.

@@ -387,6 +387,29 @@ fn any_cuts(sizes: &[usize]) -> (Wire, usize) {
     (wire, turns.iter().map(|turn| turn.len()).sum())
 }
 
+/// Its packets, each as many places late as is said in turn, and twice where that is said.
+fn late_and_twice(wire: &Wire, fates: &[(usize, bool)]) -> Vec<Frame> {
+    let mut arrivals = Vec::new();
+    for ((at, frame), (delay, is_twice)) in wire.frames.iter().enumerate().zip(fates.iter().cycle()) {
+        // What opens a connection comes first, or it is met in its middle.
+        let delay = if at < 3 { 0 } else { *delay };
+        arrivals.push((at + delay, at, frame));
+        arrivals.extend(is_twice.then_some((at, at, frame)));
+    }
+    arrivals.sort_by_key(|(place, at, _)| (*place, *at));
+    arrivals.into_iter().map(|(_, _, frame)| frame.clone()).collect()
+}
+
+#[test]
+fn what_is_repeated_where_sequence_numbers_begin_anew_is_not_new() {
+    // The client's sequence numbers are 0 behind its third packet, which then comes again, and the one before it, too.
+    let (wire, all) = any_cuts(&[11, 146, 70, 143]);
+    let mut fates = [(0, false); 8];
+    (fates[4], fates[6]) = ((3, true), (1, true));
+    let [session] = &trace(&late_and_twice(&wire, &fates))[..] else { panic!("one session") };
+    assert_eq!(session.request.bytes + session.response.bytes, all as u64);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -396,15 +419,7 @@ proptest! {
         fates in prop::collection::vec((0_usize..4, any::<bool>()), 1..60),
     ) {
         let (wire, all) = any_cuts(&sizes);
-        let mut arrivals = Vec::new();
-        for ((at, frame), (delay, is_twice)) in wire.frames.iter().enumerate().zip(fates.iter().cycle()) {
-            // What opens a connection comes first, or it is met in its middle.
-            let delay = if at < 3 { 0 } else { *delay };
-            arrivals.push((at + delay, at, frame));
-            arrivals.extend(is_twice.then_some((at, at, frame)));
-        }
-        arrivals.sort_by_key(|(place, at, _)| (*place, *at));
-        let frames: Vec<_> = arrivals.into_iter().map(|(_, _, frame)| frame.clone()).collect();
+        let frames = late_and_twice(&wire, &fates);
         let sessions = trace(&frames);
         prop_assert_eq!(sessions.len(), 1, "{:?}", lines(&sessions));
         prop_assert_eq!(sessions[0].request.bytes + sessions[0].response.bytes, all as u64);

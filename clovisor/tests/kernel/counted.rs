@@ -77,9 +77,12 @@ impl Talk {
         }
     }
 
+    /// It is told twice: the first time gives the connection its slot, and no packet is counted before the second.
     fn spare(&mut self, bytes: [(u32, u32); 2]) {
         let wish = connection(Wish::Spare { bytes, counts: true });
-        assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes, true).unwrap(), None);
+        for _ in 0..2 {
+            assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes, true).unwrap(), None);
+        }
     }
 
     /// Sends it; its verdict, and what was told before it.
@@ -139,6 +142,26 @@ fn packets_in_the_middle_of_a_body_are_only_counted() {
         let (verdict, told) = talk.send(client(151, 5_000, 0));
         assert_eq!((verdict, said(told)), (Verdict::Emitted, Some(([(0, 1), (0, 0)], (5_000, 5_000)))));
         assert_eq!(talk.send(server(5_000, 151, 10)), (Verdict::Emitted, None));
+    });
+}
+
+#[test]
+fn none_is_counted_while_how_far_the_connection_had_come_may_be_forgotten() {
+    test("none_is_counted_while_how_far_the_connection_had_come_may_be_forgotten", &[], |_| async {
+        let mut talk = Talk::new();
+        for sent in [client(101, 501, 50), server(501, 151, 99)] {
+            assert_eq!(talk.send(sent).0, Verdict::Emitted);
+        }
+        let bytes = [(151, 151), (600, 5_000)];
+        let wish = connection(Wish::Spare { bytes, counts: true });
+        let counts = |talk: &mut Talk| talk.spared.spare(&mut talk.bench.kernel, &wish, bytes, true).unwrap();
+        assert_eq!(counts(&mut talk), None);
+        for seq in [600, 1_600] {
+            assert_eq!(talk.send(server(seq, 151, 1_000)).0, Verdict::EmittedTrimmed);
+            assert_eq!(talk.send(client(151, seq + 1_000, 0)).0, Verdict::Emitted);
+        }
+        assert_eq!(counts(&mut talk), None);
+        assert_eq!(talk.send(server(2_600, 151, 1_000)).0, Verdict::Counted);
     });
 }
 
