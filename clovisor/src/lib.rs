@@ -8,6 +8,7 @@
 
 pub mod agent;
 mod capture;
+mod cgroup;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -231,7 +231,7 @@ impl From<AttachWay> for Way {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use crate::{memory::Memory, overload::Setting};
+    use crate::{cgroup, memory::Memory, overload::Setting};
 
     #[test]
     fn the_definition_holds_together() {
@@ -264,11 +264,11 @@ mod tests {
         let memory = |more: &[&str]| {
             let words = ["clovisor", "trace", "-i", "lo"].iter().chain(more);
             match super::Cli::try_parse_from(words).ok()?.command {
-                super::Command::Trace(arguments) => Some(Memory::from(arguments.memory)),
+                super::Command::Trace(arguments) => Some(arguments.memory.bound()),
                 _ => None,
             }
         };
-        assert_eq!(memory(&[]), Some(Memory::default()));
+        assert_eq!(memory(&[]), Some(Memory::within(cgroup::memory_limit())));
         assert_eq!(memory(&["--memory", "24"]), Some(Memory::mib(24)));
         assert_eq!(memory(&["--memory", "4"]), None);
     }

@@ -41,7 +41,7 @@ pub async fn run(arguments: RunArgs, verbose: bool) -> Result<ExitCode> {
         buffers: arguments.buffers.into(),
         unneeded: arguments.buffers.unneeded(),
         shedding: arguments.overload.setting(arguments.buffers.unneeded()),
-        memory: arguments.memory.into(),
+        memory: arguments.memory.bound(),
         cluster_name: arguments.cluster.filter(|name| !name.is_empty()),
         netns: arguments.netns_dir,
         cni_cache: arguments.cni_cache,

@@ -26,7 +26,6 @@ use crate::{
     failure::Usage,
     ledger::{Books, Sinks},
     live::{Live, RECHECK, number},
-    memory::Memory,
     outputs::Outputs,
     pipeline::{Names, Pipeline},
     signals::Signals,
@@ -56,12 +55,12 @@ pub async fn trace(arguments: TraceArgs, verbose: bool) -> Result<ExitCode> {
         let service = service.unwrap_or(&target.interface);
         interfaces.push((found, resource(service, &target.interface, &environment)));
     }
-    let mut outputs = Outputs::open(&arguments.output, &environment, arguments.memory.into())?;
+    let memory = arguments.memory.bound();
+    let mut outputs = Outputs::open(&arguments.output, &environment, memory)?;
     let (rules, by_default) = arguments.selection.rules();
     if by_default {
         tracing::info!("neither --port nor --egress: taking ports 80 and 8080 as http");
     }
-    let memory: Memory = arguments.memory.into();
     let headers = arguments.selection.headers.clone();
     // A file is to hold all that was on the wire.
     let unneeded = arguments.buffers.unneeded().filter(|_| arguments.write.is_none());
