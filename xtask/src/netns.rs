@@ -6,6 +6,7 @@
 //! is taken down on drop.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::{self as std_process, Command};
 
 use anyhow::{Context, Result, ensure};
@@ -57,6 +58,14 @@ impl Namespace {
         command
             .args(["netns", "exec", &self.name])
             .arg(process::find(program).unwrap_or_else(|| program.into()));
+        command
+    }
+
+    /// The same with the file systems of outside, as a container on its node's network has them: its control group is among them, which
+    /// `ip netns exec` hides.
+    pub(crate) fn command_with_files(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg(program);
         command
     }
 

@@ -212,7 +212,7 @@ impl Finished {
 
 /// Clovisor at the servers' veths.
 pub(crate) fn clovisor(world: &World, kind: Kind) -> Command {
-    let mut command = world.node.namespace.command(&world.programs.clovisor.to_string_lossy());
+    let mut command = world.node.namespace.command_with_files(&world.programs.clovisor);
     command.arg("trace");
     for veth in world.veths() {
         command.args(["--interface", &format!("{veth}=shop")]);
