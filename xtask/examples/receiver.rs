@@ -70,8 +70,9 @@ async fn take(request: Request<Incoming>, count: Rc<RefCell<Count>>) -> Result<A
     let body = request.into_body().collect().await?.to_bytes();
     let mut count = count.borrow_mut();
     count.messages += 1;
-    let counted = body.get(PREFIX..).filter(|_| body[0] == 0).and_then(|message| read(message, &mut count));
-    count.unreadable += u64::from(counted.is_none());
+    let message = body.get(PREFIX..).filter(|_| body[0] == 0).ok_or(Unreadable);
+    let counted = message.and_then(|message| read(message, &mut count));
+    count.unreadable += u64::from(counted.is_err());
     let trailers =
         HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
     let body = Full::new(Bytes::from_static(TAKEN)).with_trailers(std::future::ready(Some(Ok(trailers))));
@@ -80,12 +81,15 @@ async fn take(request: Request<Incoming>, count: Rc<RefCell<Count>>) -> Result<A
     Ok(answer)
 }
 
+/// What came is no message of protobuf's encoding.
+struct Unreadable;
+
 /// Counts the spans of a message: `resource_spans`, in each of these `scope_spans`, and in each of these `spans`
-/// (opentelemetry/proto/trace/v1/trace.proto). Nothing if it is no such message.
-fn read(message: &[u8], count: &mut Count) -> Option<()> {
-    for resource in all(message, 1)? {
-        for scope in all(resource, 2)? {
-            for span in all(scope, 2)? {
+/// (opentelemetry/proto/trace/v1/trace.proto).
+fn read(mut message: &[u8], count: &mut Count) -> Result<(), Unreadable> {
+    while let Some(mut resource) = next(&mut message, 1)? {
+        while let Some(mut scope) = next(&mut resource, 2)? {
+            while let Some(span) = next(&mut scope, 2)? {
                 count.spans += 1;
                 let (is_complete, is_own) = look(span)?;
                 count.complete += u64::from(is_complete);
@@ -93,62 +97,66 @@ fn read(message: &[u8], count: &mut Count) -> Option<()> {
             }
         }
     }
-    Some(())
+    Ok(())
 }
 
 /// Whether a span's session is complete, and whether its response says the path of its request.
-fn look(span: &[u8]) -> Option<(bool, bool)> {
+fn look(mut span: &[u8]) -> Result<(bool, bool), Unreadable> {
     let (mut outcome, mut path, mut item) = (None, None, None);
-    for attribute in all(span, 9)? {
-        let (key, value) = (one(attribute, 1)?, one(attribute, 2)?);
-        match key {
-            b"clovisor.outcome" => outcome = one(value, 1),
-            b"url.path" => path = one(value, 1),
+    while let Some(mut attribute) = next(&mut span, 9)? {
+        match next(&mut attribute, 1)? {
+            Some(b"clovisor.outcome") => outcome = inner(attribute, &[2, 1])?,
+            Some(b"url.path") => path = inner(attribute, &[2, 1])?,
             // An array of strings.
-            b"http.response.header.x-item" => item = one(one(one(value, 5)?, 1)?, 1),
+            Some(b"http.response.header.x-item") => item = inner(attribute, &[2, 5, 1, 1])?,
             _ => {}
         }
     }
-    Some((outcome == Some(b"complete"), path.is_some() && path == item))
+    Ok((outcome == Some(b"complete"), path.is_some() && path == item))
 }
 
-fn one(message: &[u8], field: u64) -> Option<&[u8]> {
-    all(message, field)?.first().copied()
+/// The first content at a path of fields, each within the one before; nothing if one of them is not there.
+fn inner<'a>(mut message: &'a [u8], path: &[u64]) -> Result<Option<&'a [u8]>, Unreadable> {
+    for &field in path {
+        let Some(content) = next(&mut message, field)? else { return Ok(None) };
+        message = content;
+    }
+    Ok(Some(message))
 }
 
-/// The contents of a field with a length, as often as it is there; nothing if this is no message.
-fn all(mut message: &[u8], wanted: u64) -> Option<Vec<&[u8]>> {
-    let mut found = Vec::new();
+/// The next content of a field with a length, and what comes behind it; nothing if there is no more. It allocates nothing: tens of
+/// fields a span with a list for each took more time than all else that the receiver does.
+fn next<'a>(message: &mut &'a [u8], wanted: u64) -> Result<Option<&'a [u8]>, Unreadable> {
     while !message.is_empty() {
-        let tag = varint(&mut message)?;
+        let tag = varint(message)?;
         // Wire types of protobuf's encoding.
         let len = match tag & 7 {
-            0 => varint(&mut message).map(|_| 0)?,
+            0 => varint(message).map(|_| 0)?,
             1 => 8,
-            2 => usize::try_from(varint(&mut message)?).ok()?,
+            2 => usize::try_from(varint(message)?).map_err(|_| Unreadable)?,
             5 => 4,
-            _ => return None,
+            _ => return Err(Unreadable),
         };
-        let (content, rest) = message.split_at_checked(len)?;
-        message = rest;
+        let (content, rest) = message.split_at_checked(len).ok_or(Unreadable)?;
+        *message = rest;
         if tag >> 3 == wanted && tag & 7 == 2 {
-            found.push(content);
+            return Ok(Some(content));
         }
     }
-    Some(found)
+    Ok(None)
 }
 
-fn varint(message: &mut &[u8]) -> Option<u64> {
+fn varint(message: &mut &[u8]) -> Result<u64, Unreadable> {
     let mut value = 0;
     for at in 0..10 {
-        let (byte, rest) = message.split_first()?;
+        let (byte, rest) = message.split_first().ok_or(Unreadable)?;
         *message = rest;
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            return Some(value);
+            return Ok(value);
         }
     }
-    None
+    Err(Unreadable)
 }
 
 /// Runs what HTTP/2 has to do beside a connection on this thread.
