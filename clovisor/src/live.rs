@@ -32,6 +32,9 @@ use sparing::hand_in;
 
 /// How often packets are fetched: what waiting adds to the age of a span, against a wake-up each time.
 pub(crate) const FETCH: Duration = Duration::from_millis(5);
+/// The same where few packets come. A turn costs the same however few, as caches are cold; where many come, longer turns would keep a
+/// processor from others for longer.
+const SPARSE_FETCH: Duration = Duration::from_millis(10);
 /// The same where no packets come, and the next one wakes us: sessions are then told of timeouts no later than this.
 const QUIET_FETCH: Duration = Duration::from_millis(100);
 /// How often it is checked that nothing has come in front of the classifiers.
@@ -216,9 +219,14 @@ impl Live {
     /// Waits until it is time for [`Self::fetch`] again, or so many packets wait that it must come sooner. May be dropped at any time.
     pub(crate) async fn time_to_fetch(&self) {
         let is_shedding = self.shedding.as_ref().is_some_and(|shedding| shedding.level() > Level::Nothing);
-        let is_quiet = self.packets.is_quiet() && !is_shedding;
+        let wait = match &self.packets {
+            _ if is_shedding => FETCH,
+            packets if packets.is_quiet() => QUIET_FETCH,
+            packets if packets.is_sparse() => SPARSE_FETCH,
+            _ => FETCH,
+        };
         tokio::select! {
-            () = sleep_until(self.fetched + if is_quiet { QUIET_FETCH } else { FETCH }) => {}
+            () = sleep_until(self.fetched + wait) => {}
             () = self.packets.filled() => {}
         }
     }

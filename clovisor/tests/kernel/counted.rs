@@ -38,6 +38,9 @@ const fn server(seq: u32, ack: u32, len: usize) -> Sent {
     Sent { from_client: false, ..client(seq, ack, len) }
 }
 
+/// What nobody needs once both heads have come: all of a body of the server.
+const BODY: [(u32, u32); 2] = [(151, 151), (600, 5_000)];
+
 /// A connection of which bytes are spared.
 struct Talk {
     bench: Bench,
@@ -64,10 +67,8 @@ impl Talk {
 
     /// A request, and the beginning of a response of which nobody needs the bytes from 600 up to 5,000.
     fn begin(&mut self) {
-        for sent in [client(101, 501, 50), server(501, 151, 99)] {
-            assert_eq!(self.send(sent).0, Verdict::Emitted);
-        }
-        self.spare([(151, 151), (600, 5_000)]);
+        self.heads();
+        self.spare(BODY);
         for (sent, verdict) in [
             (client(151, 600, 0), Verdict::Emitted),
             (server(600, 151, 1_000), Verdict::EmittedTrimmed),
@@ -77,12 +78,21 @@ impl Talk {
         }
     }
 
+    fn heads(&mut self) {
+        for sent in [client(101, 501, 50), server(501, 151, 99)] {
+            assert_eq!(self.send(sent).0, Verdict::Emitted);
+        }
+    }
+
     /// It is told twice: the first time gives the connection its slot, and no packet is counted before the second.
     fn spare(&mut self, bytes: [(u32, u32); 2]) {
+        self.tell(bytes);
+        self.tell(bytes);
+    }
+
+    fn tell(&mut self, bytes: [(u32, u32); 2]) {
         let wish = connection(Wish::Spare { bytes, counts: true });
-        for _ in 0..2 {
-            assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes, true).unwrap(), None);
-        }
+        assert_eq!(self.spared.spare(&mut self.bench.kernel, &wish, bytes, true).unwrap(), None);
     }
 
     /// Sends it; its verdict, and what was told before it.
@@ -149,18 +159,13 @@ fn packets_in_the_middle_of_a_body_are_only_counted() {
 fn none_is_counted_while_how_far_the_connection_had_come_may_be_forgotten() {
     test("none_is_counted_while_how_far_the_connection_had_come_may_be_forgotten", &[], |_| async {
         let mut talk = Talk::new();
-        for sent in [client(101, 501, 50), server(501, 151, 99)] {
-            assert_eq!(talk.send(sent).0, Verdict::Emitted);
-        }
-        let bytes = [(151, 151), (600, 5_000)];
-        let wish = connection(Wish::Spare { bytes, counts: true });
-        let counts = |talk: &mut Talk| talk.spared.spare(&mut talk.bench.kernel, &wish, bytes, true).unwrap();
-        assert_eq!(counts(&mut talk), None);
+        talk.heads();
+        talk.tell(BODY);
         for seq in [600, 1_600] {
             assert_eq!(talk.send(server(seq, 151, 1_000)).0, Verdict::EmittedTrimmed);
             assert_eq!(talk.send(client(151, seq + 1_000, 0)).0, Verdict::Emitted);
         }
-        assert_eq!(counts(&mut talk), None);
+        talk.tell(BODY);
         assert_eq!(talk.send(server(2_600, 151, 1_000)).0, Verdict::Counted);
     });
 }

@@ -77,6 +77,27 @@ fn a_ring_that_was_empty_for_long_wakes_its_reader_for_the_next_packet() {
 }
 
 #[test]
+fn few_packets_of_a_ring_may_wait_longer() {
+    test("few_packets_of_a_ring_may_wait_longer", &[], |net| async move {
+        let mut traced = Traced::new(16 * SMALLEST_BUFFER).await;
+        traced.attach(Way::Auto).await;
+        let packets = &mut traced.packets;
+        let is_ring = packets.transport() == Transport::Ring;
+        let mut count = 0;
+        let before = monotonic_ns();
+        packets.drain(before, &mut |_, _| count += 1);
+        exchange(&net, POD_V4, b"ping", b"pong");
+        // As if they had come within a microsecond, and then the rest in the time that it took.
+        packets.drain(before + 1_000, &mut |_, _| count += 1);
+        assert!(!packets.is_sparse());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        packets.drain(monotonic_ns(), &mut |_, _| count += 1);
+        assert_eq!(packets.is_sparse(), is_ring);
+        assert_eq!(count, traced.kernel.verdicts().unwrap().emitted());
+    });
+}
+
+#[test]
 fn perf_buffers_hold_back_what_is_young_and_a_ring_does_not() {
     test("perf_buffers_hold_back_what_is_young_and_a_ring_does_not", &[], |net| async move {
         let mut traced = Traced::new(16 * SMALLEST_BUFFER).await;

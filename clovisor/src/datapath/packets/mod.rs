@@ -3,8 +3,8 @@
 //! There are two ways, behind one face: a ring buffer of all CPUs ([`ring`]), and a perf buffer of each CPU ([`perf`]) for
 //! kernels without ring buffers, or where it is asked for. ARCHITECTURE.md has the figures that speak for the first.
 //!
-//! It refuses to wait or to sleep: the caller calls [`Packets::drain`] every few milliseconds, more seldom where all is quiet
-//! ([`Packets::is_quiet`]), and when [`Packets::filled`] says that it should come sooner.
+//! It refuses to wait or to sleep: the caller calls [`Packets::drain`] every few milliseconds, more seldom where little comes
+//! ([`Packets::is_sparse`], [`Packets::is_quiet`]), and when [`Packets::filled`] says that it should come sooner.
 
 mod held;
 mod perf;
@@ -187,6 +187,15 @@ impl Packets {
     pub fn is_quiet(&self) -> bool {
         match self {
             Self::Ring(ring) => ring.is_quiet(),
+            Self::Perf(_) => false,
+        }
+    }
+
+    /// Whether so few packets come that [`Self::drain`] may be called half as often, and [`Self::filled`] tells where more do at once.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.is_sparse(),
             Self::Perf(_) => false,
         }
     }
