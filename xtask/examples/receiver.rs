@@ -53,7 +53,7 @@ async fn listen(address: SocketAddr, count: Rc<RefCell<Count>>) -> Result<()> {
             came = listener.accept() => came?.0,
             _ = end.recv() => return Ok(()),
         };
-        // As servers of gRPC do: an answer is of several small writes, and each but the first would wait for a delayed
+        // As servers of gRPC commonly do: an answer is of several small writes, and each but the first would wait for a delayed
         // acknowledgement of 40 ms.
         stream.set_nodelay(true)?;
         let count = Rc::clone(&count);

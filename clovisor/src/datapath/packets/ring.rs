@@ -20,7 +20,7 @@ const BETWEEN_WAKES: Duration = Duration::from_millis(1);
 /// After so many turns in a row with nothing in the ring, the kernel side wakes us for the next packet: a wake-up then costs what a turn
 /// does, and without packets there is neither.
 const QUIET_TURNS: u32 = 10;
-/// Packets of a millisecond up to which they are few: those of 25,000 small requests a second, which take 13 MB/s of the ring.
+/// Packets of a millisecond up to which they are few: those of 25,000 small requests a second, which take some 20 MB/s of the ring.
 const FEW: u64 = 50;
 
 /// The ring, mapped.
